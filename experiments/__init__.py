@@ -1,0 +1,1 @@
+"""The typed experiment and its YAML files: one file per question."""

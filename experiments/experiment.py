@@ -1,0 +1,118 @@
+"""One experiment: the question, the data, the model, the losses, the recipe and the machines."""
+
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainSerializer,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from hdam.experiments.duration import Duration
+from hdam.models.config import LossConfig, ModelConfig
+
+Length = Annotated[Duration, BeforeValidator(Duration.parse), PlainSerializer(str, return_type=str)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A strict, immutable part of an experiment: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """What is trained on."""
+
+    path: str = ""
+    """Folder or URI of a prepared dataset (`hdam prepare`)."""
+    size: PositiveInt = 256
+    """Height and width of the frames in pixels; the dataset must have been prepared at this size."""
+    repeats: PositiveInt = 150
+    """Pairs drawn from each clip, or from each identity with `identity: true`, in an epoch."""
+    identity: bool = False
+    """Visit one chunk per identity and epoch, chosen by a seeded hash, instead of every clip."""
+    time_flip: Share = 0.5
+    """Probability that source and driving change places."""
+    horizontal_flip: Share = 0.5
+    """Probability of a mirror image where there was no time flip."""
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Half-widths of the colour jitter, as in the published recipe."""
+
+
+class OptimConfig(Section):
+    """Adam with a stepwise schedule (supplementary, section 1)."""
+
+    duration: Length = Duration(100, "epochs")
+    batch_size: PositiveInt = 32
+    """Global batch: pairs over all workers."""
+    lr: PositiveFloat = 2e-4
+    betas: tuple[Share, Share] = (0.5, 0.999)
+    milestones: tuple[Length, ...] = (Duration(60, "epochs"), Duration(90, "epochs"))
+    """When the learning rate is multiplied by `decay`."""
+    decay: PositiveFloat = 0.1
+    detector_clip: NonNegativeFloat = 1.0
+    """Largest gradient norm of the detector; 0 does not clip."""
+
+
+class ResourceConfig(Section):
+    """What the run takes of the cluster."""
+
+    workers: PositiveInt = 2
+    """Training processes, one GPU each where GPUs are used."""
+    cpus_per_worker: PositiveFloat = 0.5
+    threads_per_worker: PositiveInt = 1
+    """Threads that torch uses inside one worker."""
+    gpus_per_worker: NonNegativeFloat = 0.0
+    data_cpus: PositiveFloat = 1.0
+    """CPUs left to the tasks that read and decode shards."""
+    prefetch_batches: NonNegativeInt = 4
+    max_failures: NonNegativeInt = 3
+    """Worker failures survived by going on from the last checkpoint."""
+
+
+class LogConfig(Section):
+    """What is written down, and how often, in steps."""
+
+    metrics_every: PositiveInt = 10
+    pictures_every: PositiveInt = 200
+    checkpoint_every: PositiveInt = 200
+    keep_checkpoints: PositiveInt = 2
+
+
+class Experiment(Section):
+    """One question, one YAML file, one set of runs."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    question: str
+    seed: NonNegativeInt = 0
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    losses: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    resources: ResourceConfig = ResourceConfig()
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "Experiment":
+        batch, workers = self.optim.batch_size, self.resources.workers
+        if batch % workers:
+            raise ValueError(
+                f"optim.batch_size={batch} does not divide over {workers} workers; "
+                f"use a multiple of {workers} or change resources.workers"
+            )
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved experiment as plain JSON-able values."""
+        return self.model_dump(mode="json")

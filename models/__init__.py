@@ -1,0 +1,1 @@
+"""The papers, and only the papers: networks, geometry, losses, weights, animation of tensors."""

@@ -1,0 +1,97 @@
+"""Reading and writing weights, checked name by name; nothing is unpickled."""
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hdam.models.config import PerceptualConfig
+from hdam.models.perceptual import VGG_LAYOUTS, PixelFeatures, VggFeatures
+
+
+class WeightsError(ValueError):
+    """Weights that are missing or do not fit, told in one line."""
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write all parameters and buffers as safetensors; a temporary name first, so that `path` is whole or absent."""
+    unfinished = path.with_name(path.name + ".partial")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, unfinished)
+    unfinished.replace(path)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill `model` from a safetensors file.
+
+    Raises WeightsError where the file is absent or broken, or a tensor is missing, unknown or of another shape.
+    """
+    fill(model, read_tensors(path), origin=str(path))
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, origin: str) -> None:
+    """Copy `tensors` into `model`, all of them and nothing else; `origin` names them in errors."""
+    expected = model.state_dict()
+    problems = [f"missing {name}" for name in expected if name not in tensors]
+    problems += [f"unknown {name}" for name in tensors if name not in expected]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise WeightsError(f"{origin} does not fit this model: {'; '.join(problems[:3])}{more}")
+    model.load_state_dict(dict(tensors))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from `.safetensors`, or from a `.pth` of plain tensors (torch's `weights_only` loading).
+
+    A name that ends in `-` and eight hexadecimal digits, as torchvision's do, is checked against the file's sha256.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    _check_digest(path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(f"{path}: not readable as weights ({str(error).splitlines()[0]})") from error
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found something else")
+    return loaded
+
+
+def load_perceptual_features(config: PerceptualConfig) -> nn.Module:
+    """The network that the perceptual loss looks through. Raises WeightsError where its weights are not there."""
+    if config.network == "pixels":
+        return PixelFeatures()
+    if not config.weights:
+        raise WeightsError(
+            f"losses.perceptual.network={config.network} needs its weights: set losses.perceptual.weights to a file "
+            "with torchvision's names (vgg19-dcbb9e9d.pth), or set losses.perceptual.network: pixels, which needs none"
+        )
+    tensors = read_tensors(Path(config.weights))
+    wanted = [
+        f"features.{i}.{part}" for i in VGG_LAYOUTS[config.network] if i is not None for part in ("weight", "bias")
+    ]
+    missing = [name for name in wanted if name not in tensors]
+    if missing:
+        raise WeightsError(f"{config.weights} holds no {config.network}: {missing[0]} is missing")
+    return VggFeatures(config.network, tensors)
+
+
+def _check_digest(path: Path) -> None:
+    stated = re.search(r"-([0-9a-f]{8})$", path.stem)
+    if stated is None:
+        return
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not found.startswith(stated[1]):
+        raise WeightsError(f"{path}: its name states sha256 {stated[1]}…, found {found[:8]}…; fetch the file again")

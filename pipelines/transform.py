@@ -1,0 +1,104 @@
+"""From a frame of any size to a square of the dataset's size: crop box, square, resize; and the same for the truth."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hdam.pipelines.clips import CropBox, Trim
+from hdam.pipelines.errors import InputError
+from hdam.pipelines.frame_codec import Pixels
+
+Fit = Literal["crop", "pad"]
+"""How a rectangle becomes a square: `crop` keeps the middle, `pad` keeps everything and adds background."""
+
+
+class Window(NamedTuple):
+    """A square laid over a frame: the box that is cut out, and where it lies in the square."""
+
+    box: CropBox
+    """What is seen of the frame, in its pixels."""
+    side: int
+    """Side of the square, in pixels of the frame."""
+    offset_left: int
+    """Background on the left of the box."""
+    offset_top: int
+    """Background above the box."""
+
+
+def square_window(frame_size: tuple[int, int], *, crop: CropBox | None, fit: Fit) -> Window:
+    """The square to cut out of frames of `frame_size` (height, width).
+
+    Raises InputError when the crop box is empty or reaches beyond the frame.
+    """
+    height, width = frame_size
+    box = crop or CropBox(0, 0, width, height)
+    if min(box.width, box.height) < 1 or min(box.left, box.top) < 0:
+        raise InputError(f"crop '{box}' is no box inside the frame; expected 'x y width height' with width, height > 0")
+    if box.left + box.width > width or box.top + box.height > height:
+        raise InputError(f"crop '{box}' reaches beyond the frame of {width}x{height} pixels")
+    if fit == "crop":
+        side = min(box.width, box.height)
+        left, top = box.left + (box.width - side) // 2, box.top + (box.height - side) // 2
+        return Window(CropBox(left, top, side, side), side, 0, 0)
+    side = max(box.width, box.height)
+    return Window(box, side, (side - box.width) // 2, (side - box.height) // 2)
+
+
+def cut(frame: Pixels, window: Window, *, size: int, background: tuple[int, int, int]) -> Pixels:
+    """What `window` shows of `frame` (uint8 [height, width, 3]), resized to [size, size, 3] with antialiasing."""
+    square = _square(frame, window, np.array(background, np.uint8))
+    if window.side == size:
+        return square
+    image = Image.fromarray(square).resize((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def cut_mask(mask: Pixels, window: Window, *, size: int) -> Pixels:
+    """The same for a label map uint8 [height, width]: nearest label, 0 in the padding."""
+    square = _square(mask, window, np.array(0, np.uint8))
+    if window.side == size:
+        return square
+    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.NEAREST))
+
+
+def move_points(
+    points: NDArray[np.float32], window: Window, *, frame_size: tuple[int, int], size: int
+) -> NDArray[np.float32]:
+    """Points [..., 2] in -1…1 of the frame, in -1…1 of the resized square; outside it they leave that range.
+
+    -1 and 1 are the centres of the border pixels on both sides, while resizing keeps the pixels' outer edges.
+    """
+    height, width = frame_size
+    corner = np.array([window.box.left - window.offset_left, window.box.top - window.offset_top], np.float64)
+    pixel = (points.astype(np.float64) + 1) / 2 * np.array([width - 1, height - 1])
+    resized = (pixel - corner + 0.5) * (size / window.side) - 0.5
+    return np.asarray(resized / (size - 1) * 2 - 1, np.float32)
+
+
+def trimmed(frames: Iterable[Pixels], trim: Trim | None, *, max_frames: int | None) -> Iterator[Pixels]:
+    """The frames that `trim` and `max_frames` leave; reading ends with the last of them."""
+    return islice(frames, *frame_span(trim, max_frames))
+
+
+def frame_span(trim: Trim | None, max_frames: int | None) -> tuple[int, int | None]:
+    """First frame and end (exclusive; None: no end) after trimming and limiting."""
+    start, stop = trim or Trim(0, None)
+    if max_frames is None:
+        return start, stop
+    return start, start + max_frames if stop is None else min(stop, start + max_frames)
+
+
+def _square(pixels: Pixels, window: Window, fill: NDArray[np.uint8]) -> Pixels:
+    """The box of `pixels` in the middle of a square of `fill`."""
+    left, top, width, height = window.box
+    seen = pixels[top : top + height, left : left + width]
+    if width == height == window.side:
+        return np.ascontiguousarray(seen)
+    square = np.empty((window.side, window.side, *pixels.shape[2:]), np.uint8)
+    square[:] = fill
+    square[window.offset_top : window.offset_top + height, window.offset_left : window.offset_left + width] = seen
+    return square
