@@ -35,7 +35,7 @@ def scaled_attention(
     kept = torch.ones(scores.shape[-1], dtype=torch.bool, device=scores.device)
     kept[list(ignored)] = False
     if not kept.any():
-        return torch.zeros_like(scores)
+        return scores * 0  # and not zeros: parameters without a gradient would stop a distributed step
     return scores.masked_fill(~kept, -torch.inf).softmax(-1)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -62,8 +61,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsError(f"{path}: not readable as weights ({str(error).splitlines()[0]})") from error
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"{path}: not readable as weights (it holds more than tensors, or none at all)") from error
+    except Exception as error:  # a damaged file makes the readers raise whatever its bytes lead to
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path}: not readable as weights ({reason})") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise WeightsError(f"{path}: expected a dictionary of tensors by name, found something else")
     return loaded

@@ -1,0 +1,48 @@
+# Two commands set everything up: `make quickstart` and `make test`.
+PYTHON ?= python3.11
+BIN := .venv/bin
+# The CPU build of torch where pip finds one; any torch that is there already is left alone.
+TORCH ?= torch==2.13.0
+READY := .venv/.ready
+ROOMS := platform models pipelines experiments
+
+.PHONY: setup quickstart test check typing wheel-test clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; install Python 3.11 or say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+quickstart: $(READY)
+	$(BIN)/hdam quickstart
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+check: $(READY) typing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest --quiet tests/test_layout.py
+
+# Type checkers do not follow an editable install; they get the rooms under the name they are imported by.
+typing:
+	@mkdir -p build/typing/hdam
+	@for room in $(ROOMS); do ln -sfn ../../../$$room build/typing/hdam/$$room; done
+
+# The same imports, layout and commands from the built wheel, in an environment that does not see this folder.
+wheel-test: $(READY)
+	rm -rf build/wheel && $(BIN)/python -m build --quiet --wheel --no-isolation --outdir build/wheel .
+	$(BIN)/python -m venv --system-site-packages build/wheel/venv
+	echo "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > build/wheel/dependencies.pth
+	cp build/wheel/dependencies.pth "$$(build/wheel/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/"
+	build/wheel/venv/bin/pip install --quiet --no-deps --force-reinstall build/wheel/hdam-*.whl
+	cp -r tests build/wheel/tests
+	cd build/wheel && HDAM_FROM_WHEEL=1 venv/bin/python -m pytest --quiet tests/test_layout.py tests/test_cli.py tests/test_experiment.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,249 @@
+"""The command line: one function per command, mistakes told in one line.
+
+Torch, Ray, MLflow and PyAV are imported inside the commands that need them, so that `hdam --help` answers at once.
+"""
+
+import logging
+import sys
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from typer.core import TyperGroup
+
+from hdam.pipelines.errors import InputError
+from hdam.platform.reports import counting
+
+LOG = logging.getLogger("hdam")
+OUT = Console()
+SECONDS_FORMAT = "%H:%M:%S"
+
+
+class Commands(TyperGroup):
+    """Runs a command; a user's mistake becomes one line on stderr and status 2, Ctrl-C a word and status 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that `ctx` names."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.stderr.write("\nhdam: interrupted\n")
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if not _is_mistake(error):
+                raise
+            LOG.debug("where the mistake was found", exc_info=error)
+            sys.stderr.write(f"hdam: {' '.join(str(error).split())}\n")
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Make a still image move like a driving video: prepare videos, train on Ray, animate.",
+)
+models_app = typer.Typer(no_args_is_help=True, help="The registered models.")
+app.add_typer(models_app, name="models")
+
+
+def main() -> None:
+    """Entry of the console script `hdam`."""
+    app(prog_name="hdam")
+
+
+def _is_mistake(error: Exception) -> bool:
+    # WeightsError lives beside torch; where torch was never imported it cannot have been raised.
+    weights = sys.modules.get("hdam.models.weights")
+    return isinstance(error, (InputError, weights.WeightsError) if weights else InputError)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hdam {metadata.version('hdam')}")
+        raise typer.Exit
+
+
+@app.callback()
+def prepare_console(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more, with tracebacks of mistakes.")] = False,
+    version: Annotated[  # noqa: ARG001 - its callback has printed it
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Set up logging for every command."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False, log_time_format=SECONDS_FORMAT)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt=SECONDS_FORMAT, handlers=[handler])
+    LOG.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, and what is missing for which command."""
+    from hdam.platform.doctor import examine, show_findings
+
+    findings = examine()
+    show_findings(findings, OUT)
+    if any(finding.is_essential and not finding.is_good for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def puppets(
+    folder: Annotated[Path, typer.Argument(help="New folder for the clips.", show_default=False)],
+    clips: Annotated[int, typer.Option(help="Number of clips, each a figure of its own.")] = 64,
+    frames: Annotated[int, typer.Option(help="Frames in each clip.")] = 48,
+    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
+    seed: Annotated[int, typer.Option(help="Another seed, other figures.")] = 0,
+) -> None:
+    """Write clips of procedural figures: data without a download."""
+    from hdam.pipelines.puppets import write_puppets
+
+    with counting("puppets") as count:
+        write_puppets(
+            folder, num_clips=clips, num_frames=frames, size=size, seed=seed, on_clip=lambda i: count(i + 1, clips)
+        )
+    OUT.print(f"{clips} clips in {folder}; look at {folder / 'contact_sheet.png'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def prepare(
+    videos: Annotated[Path, typer.Argument(help="Folder of videos, GIFs or frame folders.", show_default=False)],
+    dataset: Annotated[Path, typer.Argument(help="New folder for the shards.", show_default=False)],
+    size: Annotated[int, typer.Option(help="Height and width of the frames in pixels.")],
+    table: Annotated[Path | None, typer.Option(help="CSV of files with identity, split, crop and trim.")] = None,
+    fit: Annotated[Literal["crop", "pad"], typer.Option(help="How a rectangle becomes a square.")] = "crop",
+    test_share: Annotated[float, typer.Option(help="Share of the identities that is held out.")] = 0.1,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Store PNG instead of JPEG.")] = False,
+    seed: Annotated[int, typer.Option(help="Decides which identities are held out.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Goes into the model's name; the folder's name if absent.")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Take only this many frames of each clip.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is there.")] = False,
+) -> None:
+    """Turn videos into a dataset of shards."""
+    from hdam.pipelines import prepare as preparing
+    from hdam.platform.reports import show_prepared
+
+    options = preparing.PrepareOptions(
+        size=size,
+        fit=fit,
+        test_share=test_share,
+        codec="png" if lossless else "jpeg",
+        seed=seed,
+        max_frames=max_frames,
+    )
+    with counting("clips") as count:
+        report = preparing.prepare(
+            videos,
+            dataset,
+            options=options,
+            table=table,
+            name=name,
+            overwrite=overwrite,
+            on_progress=lambda progress: count(progress.done, progress.total),
+        )
+    show_prepared(report, OUT)
+
+
+@app.command()
+def train(
+    experiment: Annotated[Path, typer.Argument(help="YAML file, or the name of a shipped one.", show_default=False)],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting: --set optim.lr=1e-4")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew where a run of the same settings exists.")] = False,
+) -> None:
+    """Train a model and register it; the same command goes on where it was stopped."""
+    from hdam.experiments.loading import load_experiment, parse_overrides
+
+    settings = load_experiment(find_experiment(experiment), parse_overrides(changes or []))
+    from hdam.platform import train as training  # torch, ray and mlflow: only once the settings are right
+    from hdam.platform.reports import show_trained
+
+    show_trained(training.train(settings, fresh=fresh), OUT)
+
+
+@app.command()
+def animate(
+    model: Annotated[str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/model or a folder.")],
+    source: Annotated[Path, typer.Option(help="Image whose look is kept.")],
+    driving: Annotated[Path, typer.Option(help="Video, GIF or frame folder whose motion is taken.")],
+    out: Annotated[Path, typer.Option(help="mp4, gif, or no suffix for a folder of PNGs.")],
+    mode: Annotated[
+        Literal["relative", "absolute"],
+        typer.Option(help="Take over the change since the first driving frame, or the driving pose itself."),
+    ] = "relative",
+    structure: Annotated[bool, typer.Option("--structure", help="Also draw the anchors.")] = False,
+    grid: Annotated[bool, typer.Option("--grid", help="Also write source, driving and result side by side.")] = False,
+) -> None:
+    """Make a still image move like a driving video."""
+    from hdam.platform import animate as animating
+    from hdam.platform.registry import load_model
+    from hdam.platform.reports import show_animated
+
+    loaded = load_model(model, device=animating.best_device())
+    with counting("frames") as count:
+        report = animating.animate(
+            loaded, source=source, driving=driving, out=out, mode=mode, structure=structure, grid=grid, on_frame=count
+        )
+    show_animated(report, OUT)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for everything that is made; results/quickstart if absent.")
+    ] = None,
+) -> None:
+    """Make puppets, train on them, and let unseen ones move: the whole road on one machine."""
+    from hdam.platform.quickstart import PuppetSettings, run_quickstart, show_quickstart
+    from hdam.platform.reports import show_trained
+    from hdam.platform.tracking import results_dir
+
+    folder = out or results_dir() / "quickstart"
+    report = run_quickstart(folder, console=OUT, settings=PuppetSettings(), changes={})
+    show_trained(report.trained, OUT)
+    show_quickstart(report, OUT)
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """All registered models."""
+    from hdam.platform import registry
+    from hdam.platform.reports import show_models
+
+    show_models(registry.list_models(), OUT)
+
+
+@models_app.command("show")
+def show_model(name: str) -> None:
+    """Every version of one model."""
+    from hdam.platform import registry
+    from hdam.platform.reports import show_versions
+
+    show_versions(registry.show_model(name), OUT)
+
+
+@models_app.command("alias")
+def set_alias(name: str, version: str, alias: str) -> None:
+    """Point an alias, such as champion, at a version."""
+    from hdam.platform import registry
+
+    registry.set_alias(name, version, alias)
+    OUT.print(f"models:/{name}@{alias} is version {version}", highlight=False, soft_wrap=True)
+
+
+def find_experiment(path: Path) -> Path:
+    """`path` where it is a file; else the shipped experiment of that name, if there is one."""
+    shipped = resources.files("hdam.experiments") / path.name
+    if path.is_file() or path.name != str(path) or not shipped.is_file():
+        return path
+    return Path(str(shipped))
+
+
+if __name__ == "__main__":
+    main()

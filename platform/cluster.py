@@ -1,0 +1,108 @@
+"""Ray: a local cluster where there is none, and a clear word where the machine is too small."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+import torch
+
+from hdam.experiments.experiment import ResourceConfig
+from hdam.pipelines.errors import InputError
+from hdam.platform.doctor import usable_cpus
+
+LOG = logging.getLogger("hdam")
+
+OBJECT_STORE_BYTES = 1 << 30
+"""Batches on their way to the workers: a handful of a few megabytes each."""
+
+
+@contextlib.contextmanager
+def ray_session(resources: ResourceConfig) -> Iterator[None]:
+    """Ray for the length of the `with` block: the cluster of RAY_ADDRESS, else a local one that ends with the block.
+
+    A session that is already there is used and left alone. Raises InputError when this machine is too small.
+    """
+    if ray.is_initialized():
+        check_machine(resources)
+        yield
+        return
+    start_ray(resources)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def start_ray(resources: ResourceConfig) -> None:
+    """Join the cluster of RAY_ADDRESS, or start one on this machine.
+
+    Raises InputError when `resources` don't fit on this machine.
+    """
+    is_verbose = LOG.isEnabledFor(logging.DEBUG)
+    logging_level = logging.INFO if is_verbose else logging.ERROR
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=is_verbose, logging_level=logging_level)
+        _warn_if_small(resources)
+        return
+    check_machine(resources)
+    # Ray asks for a token by default, since its ports are open to the network; RAY_AUTH_MODE is left as it is.
+    ray.init(
+        address="local",
+        num_cpus=max(1, int(usable_cpus())),
+        include_dashboard=False,
+        log_to_driver=is_verbose,
+        logging_level=logging_level,
+        object_store_memory=_object_store_bytes(),
+    )
+
+
+def check_machine(resources: ResourceConfig) -> None:
+    """Whether `resources` fit into the session that is there, or on this machine, where a local one would be started.
+
+    Nothing is checked where a cluster has yet to be joined. Raises InputError that says what would fit: Ray would wait
+    for ever without a word.
+    """
+    if ray.is_initialized():
+        check_resources(resources, cpus=_cluster_has("CPU"), gpus=_cluster_has("GPU"))
+    elif not os.environ.get("RAY_ADDRESS"):
+        check_resources(resources, cpus=max(1, int(usable_cpus())), gpus=torch.cuda.device_count())
+
+
+def check_resources(resources: ResourceConfig, *, cpus: float, gpus: float) -> None:
+    """Whether workers and data tasks fit beside each other. Raises InputError that says what would fit."""
+    workers, per_worker, data = resources.workers, resources.cpus_per_worker, resources.data_cpus
+    has = f"this machine has {cpus:g} CPU{'s' * (cpus != 1)}"
+    if workers > cpus:
+        raise InputError(f"resources.workers={workers}, but {has}; use at most {int(cpus)}")
+    needed = workers * per_worker + data
+    if needed > cpus:
+        most = int((cpus - data) / per_worker)
+        advice = f"use at most {most} or lower resources.cpus_per_worker" if most >= 1 else "lower resources.data_cpus"
+        raise InputError(
+            f"resources.workers={workers} need {workers} × {per_worker:g} CPUs and {data:g} for the data, "
+            f"together {needed:g}; {has}; {advice}"
+        )
+    if workers * resources.gpus_per_worker > gpus:
+        raise InputError(
+            f"resources.workers={workers} need {resources.gpus_per_worker:g} GPU each; {gpus:g} found; "
+            "use fewer workers or set resources.gpus_per_worker=0"
+        )
+
+
+def _warn_if_small(resources: ResourceConfig) -> None:
+    """A cluster may grow when asked, so that too few CPUs are no error there."""
+    try:
+        check_machine(resources)
+    except InputError as error:
+        LOG.warning("%s (all nodes of the cluster together; waiting for it to grow)", error)
+
+
+def _cluster_has(kind: str) -> float:
+    return float(ray.cluster_resources().get(kind, 0))
+
+
+def _object_store_bytes() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(OBJECT_STORE_BYTES, memory // 4)

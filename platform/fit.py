@@ -1,0 +1,115 @@
+"""The workers of a training on Ray, watched by the driver from their start to their end."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from hdam.experiments.experiment import Experiment, ResourceConfig
+from hdam.platform.checkpoints import newest_checkpoint, step_of
+from hdam.platform.cluster import ray_session
+from hdam.platform.datasets import ingest_config, stream
+from hdam.platform.failures import StopOnLasting, TrainingError, describe
+from hdam.platform.pair_plan import PairPlan
+from hdam.platform.progress import Mailbox, Message, fetch_messages
+from hdam.platform.worker import Task, run_worker
+
+LOG = logging.getLogger("hdam")
+
+FAILED_STARTS = 3
+"""Starts of the workers (60 seconds each) that may fail; Ray would try for ever."""
+POLL_SECONDS = 0.3
+RAY_POLL = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+"""Ray looks after its workers every 2 seconds, and so long may a report and the end have to wait for it."""
+
+
+def fit(
+    experiment: Experiment,
+    plan: PairPlan,
+    *,
+    run_dir: Path,
+    attempt: str,
+    last_step: int,
+    pictured_split: str,
+    on_message: Callable[[Message], None],
+) -> None:
+    """Train from the newest checkpoint in `run_dir` to `last_step`, and hand on what the workers tell.
+
+    `attempt` is what `locked` gave for the folder.
+
+    Raises InputError when the machine is too small, TrainingError when the workers fail once too often.
+    """
+    os.environ.setdefault(*RAY_POLL)
+    with ray_session(experiment.resources):
+        mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+        task = Task(
+            experiment=experiment.settings(),
+            run_dir=str(run_dir),
+            attempt=attempt,
+            steps_per_epoch=plan.steps_per_epoch,
+            last_step=last_step,
+            pictured_split=pictured_split,
+            mailbox=mailbox,
+        )
+        outcome = _in_background(_make_ray_trainer(experiment.resources, plan, task).fit)
+        while not outcome.done():
+            wait([outcome], timeout=POLL_SECONDS)
+            for message in fetch_messages(mailbox):
+                on_message(message)
+        if error := outcome.exception():
+            step = step_of(newest_checkpoint(run_dir))
+            kept = f"; the checkpoint of step {step} is kept, the same command goes on from there" if step else ""
+            raise TrainingError(f"training failed: {describe(error)}{kept}") from error
+
+
+def _make_ray_trainer(resources: ResourceConfig, plan: PairPlan, task: Task) -> TorchTrainer:
+    run_dir = Path(task.run_dir)
+    per_worker = {"CPU": resources.cpus_per_worker}
+    if resources.gpus_per_worker:
+        per_worker["GPU"] = resources.gpus_per_worker
+
+    def rest_of_stream() -> ray.data.Dataset:
+        """Called at every start of the workers: what their newest checkpoint has not seen."""
+        first_step = step_of(newest_checkpoint(run_dir))
+        workers, data_cpus = resources.workers, resources.data_cpus
+        return stream(plan, first_step=first_step, last_step=task.last_step, workers=workers, data_cpus=data_cpus)
+
+    return TorchTrainer(
+        run_worker,
+        train_loop_config={"task": task},
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker
+        ),
+        run_config=RunConfig(
+            # A name of its own for every attempt: Ray has nothing to remember, the checkpoints say where to go on.
+            name=task.attempt,
+            storage_path=str(run_dir / "ray"),
+            failure_config=FailureConfig(max_failures=resources.max_failures, controller_failure_limit=FAILED_STARTS),
+            callbacks=[StopOnLasting()],
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+        datasets={"train": rest_of_stream},
+        dataset_config=ingest_config(),
+    )
+
+
+def _in_background(work: Callable[[], Any]) -> "Future[Any]":
+    """Run `work` in a thread: the driver's own keeps the screen and hears Ctrl-C, which Ray would take for itself."""
+    outcome: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="ray-train", daemon=True).start()
+    return outcome

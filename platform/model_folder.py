@@ -1,0 +1,53 @@
+"""A model as a folder: safetensors weights and the experiment as JSON; nothing in it is a pickle."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from hdam.experiments.experiment import Experiment
+from hdam.models.hdam import MotionModel
+from hdam.models.weights import load_weights, save_weights
+from hdam.pipelines.errors import InputError
+
+ARTIFACT_NAME = "hdam"
+"""The folder's name inside a model that MLflow keeps."""
+WEIGHTS_NAME = "weights.safetensors"
+EXPERIMENT_NAME = "experiment.json"
+
+
+class LoadedModel(NamedTuple):
+    """A model in evaluation mode, and where it comes from."""
+
+    model: MotionModel
+    experiment: Experiment
+    name: str
+    """Registered name; for a folder or a run, its last part."""
+    version: str
+    """Empty for a folder or a run."""
+    uri: str
+
+
+def write_model(folder: Path, *, model: MotionModel, experiment: Experiment) -> None:
+    """Write weights and experiment into the new folder `folder`."""
+    folder.mkdir(parents=True)
+    save_weights(model, folder / WEIGHTS_NAME)
+    (folder / EXPERIMENT_NAME).write_text(experiment.model_dump_json(indent=2), encoding="utf-8")
+
+
+def read_model(folder: Path) -> tuple[MotionModel, Experiment]:
+    """The model that `write_model` wrote, in evaluation mode on the CPU, and its experiment.
+
+    Raises InputError when a file is missing or its settings are not understood, WeightsError when weights do not fit.
+    """
+    for name in (WEIGHTS_NAME, EXPERIMENT_NAME):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: no model there, {name} is missing")
+    path = folder / EXPERIMENT_NAME
+    try:
+        experiment = Experiment.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: settings that this hdam does not know: {error}") from error
+    model = MotionModel(experiment.model)
+    load_weights(model, folder / WEIGHTS_NAME)
+    return model.eval(), experiment

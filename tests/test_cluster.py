@@ -1,0 +1,45 @@
+"""A training that does not fit is refused at once, with what would fit."""
+
+import pytest
+
+from hdam.experiments.experiment import ResourceConfig
+from hdam.pipelines.errors import InputError
+from hdam.platform import cluster
+from hdam.platform.cluster import check_machine, check_resources
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ({"workers": 8}, r"resources\.workers=8, but this machine has 2 CPUs; use at most 2"),
+        (
+            {"workers": 2, "cpus_per_worker": 1},
+            r"2 × 1 CPUs and 1 for the data, together 3; .*; use at most 1 or",
+        ),
+        ({"workers": 1, "data_cpus": 4}, r"lower resources\.data_cpus"),
+        ({"workers": 2, "gpus_per_worker": 1}, r"1 GPU each; 0 found"),
+    ],
+)
+def test_what_does_not_fit_is_told(resources, message):
+    with pytest.raises(InputError, match=message):
+        check_resources(ResourceConfig(**resources), cpus=2, gpus=0)
+
+
+def test_the_defaults_fit_on_two_cpus():
+    check_resources(ResourceConfig(), cpus=2, gpus=0)
+    check_resources(ResourceConfig(workers=2, gpus_per_worker=1), cpus=2, gpus=2)
+
+
+def test_this_machine_is_asked_before_ray_is_started(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    with pytest.raises(InputError, match=r"resources\.workers=5000, but this machine has"):
+        check_machine(ResourceConfig(workers=5000))
+
+
+def test_a_session_that_is_there_is_checked_and_left_alone(ray_session):
+    with pytest.raises(InputError, match="use at most"), cluster.ray_session(ResourceConfig(workers=5000)):
+        pytest.fail("5000 workers were let in")
+    with cluster.ray_session(ResourceConfig()):
+        pass
+    assert cluster.ray.is_initialized()

@@ -1,0 +1,171 @@
+"""The training stream: the right pairs, the right order, and every worker its own."""
+
+import json
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+from small_training import make_dataset, small_training
+
+from hdam.experiments.loading import override
+from hdam.pipelines.errors import InputError
+from hdam.platform import pair_plan
+from hdam.platform.datasets import ingest_config, open_dataset, read_batches, stream
+from hdam.platform.pair_plan import epoch_pairs, make_plan
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Six clips of three identities in training, each of three chunks; two clips held out."""
+    return make_dataset(tmp_path_factory.mktemp("data"), max_chunk_frames=4, clips_per_identity=2)
+
+
+def plan_of(dataset, *, seed=0, **changes):
+    experiment = small_training(dataset, {f"data.{name}": value for name, value in changes.items()})
+    manifest = open_dataset(experiment.data)
+    return make_plan(experiment.data, manifest, batch_size=experiment.optim.batch_size, seed=seed)
+
+
+def marks(batch, name):
+    """(clip, frame) of every image, as written into its corner."""
+    return [tuple(int(value) for value in pixels[0, 0, :2]) for pixels in batch[name][0]]
+
+
+def marks_of_epoch(plan, epoch=0):
+    steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)
+    return [
+        pair
+        for batch in read_batches(plan, steps, workers=2)
+        for pair in zip(marks(batch, "source"), marks(batch, "driving"), strict=True)
+    ]
+
+
+def test_pairs_are_two_frames_of_one_clip_in_their_order(dataset):
+    pairs = marks_of_epoch(plan_of(dataset))
+    assert len(pairs) == 6 * 16
+    assert all(source[0] == driving[0] and source[1] <= driving[1] for source, driving in pairs)
+    assert {source[0] for source, _ in pairs} == set(range(6)), "the test split is left alone"
+
+
+def test_every_clip_gives_its_pairs_and_all_its_frames_are_used(dataset):
+    pairs = marks_of_epoch(plan_of(dataset, repeats=64))
+    clips = [source[0] for source, _ in pairs]
+    assert np.bincount(clips).tolist() == [64] * 6
+    assert {frame for pair in pairs for frame in pair} == {(clip, frame) for clip in range(6) for frame in range(12)}
+
+
+def test_identity_sampling_visits_one_chunk_per_identity(dataset):
+    plan = plan_of(dataset, identity=True, repeats=24)
+    assert plan.pairs_per_epoch == 3 * 24
+    chunks = []
+    for epoch in range(8):
+        rows = {int(row) for row in epoch_pairs(plan, epoch)[:, 0]}
+        assert sorted(plan.rows[row].identity for row in rows) == ["square0", "square1", "square2"]
+        chunks.append(frozenset(rows))
+    assert len(set(chunks)) > 3, "other chunks in other epochs"
+
+
+def test_epochs_differ_and_seeds_repeat_them(dataset):
+    first, again, other = plan_of(dataset), plan_of(dataset), plan_of(dataset, seed=1)
+    assert marks_of_epoch(first) == marks_of_epoch(again)
+    assert marks_of_epoch(first) != marks_of_epoch(other)
+    assert marks_of_epoch(first, 0) != marks_of_epoch(first, 1)
+    assert not np.array_equal(epoch_pairs(first, 0), epoch_pairs(first, 1))
+
+
+def test_a_training_that_goes_on_sees_what_it_would_have_seen(dataset):
+    plan = plan_of(dataset)
+    straight = [marks(batch, "driving") for batch in read_batches(plan, range(20), workers=2)]
+    resumed = [marks(batch, "driving") for batch in read_batches(plan, range(9, 20), workers=2)]
+    assert straight[18:] == resumed
+
+
+def test_the_global_batch_does_not_depend_on_the_number_of_workers(dataset):
+    plan = plan_of(dataset)
+    two = [mark for batch in read_batches(plan, range(3), workers=2) for mark in marks(batch, "source")]
+    four = [mark for batch in read_batches(plan, range(3), workers=4) for mark in marks(batch, "source")]
+    assert two == four
+
+
+def test_pairs_are_shuffled_within_groups_that_fit_into_memory(dataset, monkeypatch):
+    rows_at_once = [len({int(row) for row in epoch_pairs(plan_of(dataset), 0)[:32, 0]})]
+    monkeypatch.setattr(pair_plan, "GROUP_BYTES", 1)
+    rows_at_once.append(len({int(row) for row in epoch_pairs(plan_of(dataset), 0)[:32, 0]}))
+    assert rows_at_once[0] > 12, "a batch mixes clips"
+    assert rows_at_once[1] <= 8, "groups of one row come one after the other"
+
+
+def test_an_epoch_smaller_than_a_batch_is_refused(dataset):
+    with pytest.raises(InputError, match=r"6 pairs, less than optim\.batch_size=8"):
+        plan_of(dataset, repeats=1)
+
+
+def test_mistakes_about_the_dataset_are_one_line(dataset, tmp_path):
+    data = small_training(dataset).data
+    for change, message in [
+        ({"path": ""}, r"set data\.path: --set data\.path=DATASET"),
+        ({"path": str(tmp_path / "none")}, "no such dataset"),
+        ({"size": 64}, r"prepared at size 32, but data\.size=64"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            open_dataset(data.model_copy(update=change))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])
+def test_a_shard_that_does_not_match_the_manifest_is_named(dataset, tmp_path, damage):
+    copy = shutil.copytree(dataset, tmp_path / "copy")
+    shard = sorted(copy.glob("shards/train-*.parquet"))[1]
+    content = bytearray(shard.read_bytes())
+    if damage == "truncated":
+        shard.write_bytes(content[:-10])
+    elif damage == "changed":
+        content[len(content) // 2] ^= 255
+        shard.write_bytes(content)
+    else:
+        shard.unlink()
+    with pytest.raises(InputError, match=shard.name):
+        open_dataset(small_training(copy).data)
+
+
+def test_a_dataset_with_nothing_to_train_on_is_refused(dataset, tmp_path):
+    copy = shutil.copytree(dataset, tmp_path / "copy")
+    content = json.loads((copy / "manifest.json").read_text())
+    content["shards"] = [shard for shard in content["shards"] if shard["split"] == "test"]
+    content["splits"].pop("train")
+    (copy / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="train"):
+        open_dataset(small_training(copy).data)
+
+
+def test_two_workers_get_their_own_half_of_every_step_in_order(dataset, ray_session):
+    plan = plan_of(dataset)
+    first, last = 5, 45  # from within one epoch over the whole next one
+    config = ingest_config()
+    data = stream(plan, first_step=first, last_step=last, workers=2, data_cpus=1)
+    shards = config.configure({"train": data}, world_size=2, worker_handles=None, worker_node_ids=["a", "b"])
+    taken = {0: [], 1: []}
+
+    def take(rank):
+        for batch in shards[rank]["train"].iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=2):
+            taken[rank].append((marks(batch, "source"), marks(batch, "driving")))
+            time.sleep(0.01 * rank)  # workers are never equally fast
+
+    threads = [threading.Thread(target=take, args=(rank,)) for rank in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    expected = [
+        (marks(batch, "source"), marks(batch, "driving")) for batch in read_batches(plan, range(first, last), workers=2)
+    ]
+    assert len(taken[0]) == len(taken[1]) == last - first
+    assert taken[0] == expected[0::2]
+    assert taken[1] == expected[1::2]
+
+
+def test_batches_of_other_sizes_do_not_divide(dataset):
+    experiment = small_training(dataset)
+    with pytest.raises(InputError, match="does not divide over 3 workers"):
+        override(experiment, {"resources.workers": 3})

@@ -1,0 +1,95 @@
+"""The house: which room knows what, and that `platform/` never shadows Python's own module."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("models", "pipelines", "experiments", "platform")
+
+KNOWN = {
+    "models": {"torch", "jaxtyping", "safetensors", "hdam.models"},
+    "pipelines": {"numpy", "PIL", "pyarrow", "av", "hdam.pipelines"},
+    "experiments": {"pydantic", "yaml", "hdam.experiments", "hdam.models.config", "hdam.pipelines"},
+}
+"""What each room may import, besides Python's own modules; platform may import everything."""
+
+MLFLOW_FILES = {"tracking.py", "registry.py", "served_model.py"}
+
+
+def imports(path):
+    """Every module that a file imports, also inside functions; not what it names for type checkers alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and is_for_types(node.test))]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative imports hide the room"
+            yield node.module
+
+
+def is_for_types(test):
+    return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
+
+
+def is_below(module, package):
+    return module == package or module.startswith(f"{package}.")
+
+
+def python(*arguments):
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_pythons_own_platform_wins_at_the_root():
+    assert python("-c", "import platform; print(platform.system())").strip()
+    assert not (ROOT / "platform" / "__init__.py").exists()
+    assert not (ROOT / "tests" / "platform").exists()
+
+
+def test_every_package_is_listed():
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert sorted(setup["packages"]) == sorted("hdam." + ".".join(folder.parts) for folder in folders)
+    assert setup["package-dir"] == {f"hdam.{room}": room for room in ROOMS}
+
+
+def test_every_folder_but_platform_is_a_package():
+    for room in set(ROOMS) - {"platform"}:
+        folders = {path.parent for path in (ROOT / room).rglob("*.py")}
+        assert all((folder / "__init__.py").is_file() for folder in folders)
+
+
+def test_the_experiments_are_installed():
+    installed = {entry.name for entry in resources.files("hdam.experiments").iterdir() if entry.name.endswith(".yaml")}
+    assert installed == {path.name for path in (ROOT / "experiments").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("room", KNOWN)
+def test_a_room_imports_only_what_it_may_know(room):
+    allowed = KNOWN[room]
+    foreign = [
+        f"{path.name}: {module}"
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for module in imports(path)
+        if module.split(".")[0] not in sys.stdlib_module_names
+        and not any(is_below(module, package) for package in allowed)
+    ]
+    assert not foreign
+
+
+def test_mlflow_stays_in_its_files():
+    files = (ROOT / "platform").glob("*.py")
+    assert {path.name for path in files if any(is_below(module, "mlflow") for module in imports(path))} == MLFLOW_FILES
+
+
+def test_the_command_line_is_light_to_import():
+    script = "import sys, hdam.platform.cli; print(*{'torch', 'ray', 'mlflow', 'pyarrow', 'av'} & set(sys.modules))"
+    assert python("-c", script).strip() == ""

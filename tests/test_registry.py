@@ -1,0 +1,163 @@
+"""The registry: what is registered is found again, by every name, also by a plain Python process."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from small_models import SIZE, small_experiment, small_model
+
+from hdam.models.weights import WeightsError
+from hdam.pipelines.errors import InputError
+from hdam.platform import registry
+from hdam.platform.animate import as_image, moments
+from hdam.platform.evaluation import images_to_frames
+from hdam.platform.model_folder import EXPERIMENT_NAME, WEIGHTS_NAME, read_model, write_model
+from hdam.platform.tracking import connect
+
+NAME = "hdam-squares"
+TAGS = {"variant": "hdam", "dataset": "squares", "steps": "7", "l1": "0.0123", "ratio": "0.61"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A tracking database with two versions of one model; returns the run of the second."""
+    folder = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HDAM_RESULTS", str(folder / "results"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(folder)
+        client = connect()
+        experiment_id = client.create_experiment("small", artifact_location=(folder / "artifacts").as_uri())
+        for seed in (1, 2):
+            run_id = client.create_run(experiment_id).info.run_id
+            loaded = small_model(seed=seed)
+            version = registry.register(
+                model=loaded.model, experiment=loaded.experiment, name=NAME, run_id=run_id, tags=TAGS
+            )
+            assert version == str(seed)
+            assert client.get_run(run_id).info.status == "RUNNING", "registering does not end a run"
+        assert not list(folder.glob("mlruns")) and not list(folder.glob("mlflow.db"))
+        yield run_id
+
+
+def same_weights(model, other):
+    return all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("reference", ["@candidate", "/2", "run"])
+def test_every_name_leads_to_the_same_model(store, reference):
+    uri = f"runs:/{store}/model" if reference == "run" else f"models:/{NAME}{reference}"
+    loaded = registry.load_model(uri)
+    assert same_weights(small_model(seed=2).model, loaded.model)
+    assert loaded.experiment == small_experiment()
+    assert not loaded.model.training
+    assert loaded.uri == uri
+    assert (loaded.name, loaded.version) == (("model", "") if reference == "run" else (NAME, "2"))
+
+
+def test_a_folder_is_a_model_too(tmp_path):
+    model = small_model(seed=5)
+    write_model(tmp_path / "mine", model=model.model, experiment=model.experiment)
+    loaded = registry.load_model(str(tmp_path / "mine"))
+    assert same_weights(model.model, loaded.model)
+    assert loaded.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem"),
+    [
+        ("models:/nobody@candidate", f"no registered model 'nobody'; there are {NAME}"),
+        (f"models:/{NAME}@champion", r"no alias 'champion'; .*@candidate → 2"),
+        (f"models:/{NAME}/9", "no version '9'; .*versions 2, 1"),
+        (f"models:/{NAME}", "which version"),
+        (f"models:/{NAME}/", "which version"),
+        ("models:/", "no registered model ''"),
+        ("runs:/0123456789abcdef0123456789abcdef/model", "0123456789abcdef"),
+        ("absent/folder", "no such folder; expected models:/NAME@ALIAS"),
+        ("", "no such folder"),
+        ("s3://bucket/model", "no such folder"),
+    ],
+)
+def test_what_is_not_there_is_told_in_one_line(store, uri, problem):
+    with pytest.raises(InputError, match=problem) as caught:
+        registry.load_model(uri)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path):
+    model = small_model()
+    folder = tmp_path / "model"
+    write_model(folder, model=model.model, experiment=model.experiment)
+    (folder / EXPERIMENT_NAME).write_text(small_experiment({"model.anchors.num_motion": 6}).model_dump_json())
+    with pytest.raises(WeightsError, match="does not fit"):
+        read_model(folder)
+    (folder / EXPERIMENT_NAME).write_text('{"name": "x"}')
+    with pytest.raises(InputError, match="settings that this hdam does not know"):
+        read_model(folder)
+    (folder / WEIGHTS_NAME).unlink()
+    with pytest.raises(InputError, match=f"{WEIGHTS_NAME} is missing"):
+        read_model(folder)
+
+
+def test_versions_and_aliases_are_listed(store):
+    (model,) = registry.list_models()
+    assert model == registry.show_model(NAME)
+    assert [version.version for version in model.versions] == ["2", "1"]
+    assert [version.aliases for version in model.versions] == [("candidate",), ()]
+    assert model.versions[0].run_id == store
+    assert model.versions[0].tags == TAGS
+    with pytest.raises(InputError, match="no registered model 'nobody'"):
+        registry.show_model("nobody")
+
+
+def test_an_alias_moves(store):
+    registry.set_alias(NAME, "1", "best")
+    assert registry.load_model(f"models:/{NAME}@best").version == "1"
+    registry.set_alias(NAME, "2", "best")
+    assert registry.load_model(f"models:/{NAME}@best").version == "2"
+    with pytest.raises(InputError, match="no version '3'"):
+        registry.set_alias(NAME, "3", "best")
+    with pytest.raises(InputError, match="alias"):
+        registry.set_alias(NAME, "2", "no good/alias")
+
+
+def test_nothing_in_a_logged_model_is_a_pickle(store):
+    client = connect()
+    source = client.get_model_version(NAME, "2").source
+    folder = registry.mlflow.artifacts.download_artifacts(source)
+    names = [name for _, _, files in os.walk(folder) for name in files]
+    assert {WEIGHTS_NAME, EXPERIMENT_NAME, "served_model.py", "MLmodel"} <= set(names)
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".bin"))]
+
+
+SERVED = """
+import sys, numpy as np, mlflow
+model = mlflow.pyfunc.load_model(sys.argv[1])
+arrays = np.load(sys.argv[2])
+painted = model.predict({"source": arrays["source"], "driving": arrays["driving"]}, params={"mode": "absolute"})
+np.save(sys.argv[3], painted)
+try:
+    model.predict({"source": arrays["source"].astype(float), "driving": arrays["driving"]})
+except mlflow.exceptions.MlflowException as error:
+    print("refused:", str(error).splitlines()[0])
+"""
+
+
+def test_a_plain_python_process_predicts_what_animate_paints(store, tmp_path):
+    source, *driving = np.random.default_rng(0).integers(0, 256, (4, 40, 56, 3), dtype=np.uint8)
+    np.savez(tmp_path / "in.npz", source=source[None], driving=driving)
+    command = [sys.executable, "-c", SERVED, f"models:/{NAME}@candidate", tmp_path / "in.npz", tmp_path / "out.npy"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": registry.mlflow.get_tracking_uri(), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "refused:" in done.stdout, "the signature holds"
+    cpu = torch.device("cpu")
+    model = small_model(seed=2).model
+    still, *images = (as_image(frame, size=SIZE, device=cpu) for frame in (source, *driving))
+    expected = [images_to_frames(m.transfer.image)[0] for m in moments(model, still, images, mode="absolute")]
+    painted = np.load(tmp_path / "out.npy")
+    assert painted.shape == (3, SIZE, SIZE, 3)
+    assert np.abs(painted.astype(int) - np.array(expected)).max() <= 1  # another process may sum in another order

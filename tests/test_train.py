@@ -1,0 +1,203 @@
+"""Whole trainings on Ray: they end, they survive a killed worker and a killed driver, and mistakes cost nothing."""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from small_training import make_dataset, small_training
+
+from hdam.platform import tracking
+from hdam.platform.checkpoints import newest_checkpoint, read_checkpoint, step_of
+from hdam.platform.failures import TrainingError
+from hdam.platform.fit import fit
+from hdam.platform.progress import Measured, Started
+from hdam.platform.registry import load_model
+from hdam.platform.runs import locked, read_record
+from hdam.platform.train import prepare_training, train
+
+DRIVER = """
+import logging, sys
+from small_training import small_training
+from hdam.platform.train import train
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    train(small_training(sys.argv[1], {"optim.duration": "60 steps"}))
+"""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("HDAM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path / "results"
+
+
+def descendants(pid):
+    """(pid, command line) of every process below `pid`."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [(int(child), int(parent), command) for child, parent, command in map(split_line, listing.splitlines())]
+    below, size = {pid}, 0
+    while len(below) > size:
+        size = len(below)
+        below |= {child for child, parent, _ in rows if parent in below}
+    return [(child, command) for child, _, command in rows if child in below - {pid}]
+
+
+def split_line(line):
+    child, parent, *command = line.split(None, 2)
+    return child, parent, " ".join(command)
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until(is_true, *, seconds):
+    deadline = time.monotonic() + seconds
+    while not (found := is_true()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
+def train_by_hand(dataset, run_dir, *, on_message=None, changes=None):
+    """The workers alone, without tracking; returns all messages."""
+    prepared = prepare_training(small_training(dataset, changes))
+    messages = []
+
+    def listen(message):
+        messages.append(message)
+        if on_message is not None:
+            on_message(message)
+
+    with locked(run_dir) as attempt:
+        fit(
+            prepared.experiment,
+            prepared.plan,
+            run_dir=run_dir,
+            attempt=attempt,
+            last_step=prepared.num_steps,
+            pictured_split="test",
+            on_message=listen,
+        )
+    return messages
+
+
+def weights_in(run_dir):
+    newest = newest_checkpoint(run_dir)
+    assert step_of(newest) == 30
+    return read_checkpoint(newest)["model"]
+
+
+def test_a_killed_worker_costs_nothing_but_time(dataset, ray_session, tmp_path):
+    killed = []
+
+    def kill_one(message):
+        if isinstance(message, Measured) and message.step >= 10 and not killed:
+            workers = [pid for pid, command in descendants(os.getpid()) if "RayTrainWorker" in command]
+            assert len(workers) == 2
+            killed.append(workers[-1])
+            os.kill(workers[-1], signal.SIGKILL)
+
+    changes = {"optim.duration": "30 steps"}
+    straight = train_by_hand(dataset, tmp_path / "straight", changes=changes)
+    messages = train_by_hand(dataset, tmp_path / "killed", on_message=kill_one, changes=changes)
+    assert killed
+    assert [message.step for message in straight if isinstance(message, Started)] == [0]
+    first, second = [message.step for message in messages if isinstance(message, Started)]
+    assert first == 0 and second >= 10 and second % 5 == 0, "it goes on from a checkpoint"
+    expected, found = weights_in(tmp_path / "straight"), weights_in(tmp_path / "killed")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_the_same_command_goes_on_after_a_killed_driver(dataset, ray_session, results, caplog):
+    (results.parent / "driver.py").write_text(DRIVER)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    driver = subprocess.Popen([sys.executable, "driver.py", str(dataset)], cwd=results.parent, env=environment)
+    checkpoints = wait_until(lambda: sorted(results.glob("runs/*/step-0000001*")), seconds=150)
+    assert checkpoints and driver.poll() is None
+    orphans = [pid for pid, _ in descendants(driver.pid)]
+    driver.kill()
+    driver.wait(30)
+    run_dir = checkpoints[0].parent
+    assert read_record(run_dir).status == "running"
+    with caplog.at_level(logging.INFO, logger="hdam"):
+        report = train(small_training(dataset, {"optim.duration": "60 steps"}))
+    kept = int(re.search(r"going on from the checkpoint of step (\d+)", caplog.text)[1])
+    assert kept >= 10
+    assert report.run_dir == run_dir and report.num_steps == 60 and not report.was_known
+    assert wait_until(lambda: not any(is_alive(pid) for pid in orphans), seconds=60), "Ray ends with its driver"
+    check_tracked(report, kept=kept)
+    check_registered(report)
+
+    started = time.monotonic()
+    again = train(small_training(dataset, {"optim.duration": "60 steps"}))
+    assert again.was_known and time.monotonic() - started < 10
+    assert again.reconstruction == report.reconstruction and again.model_uri == report.model_uri
+
+
+def check_tracked(report, *, kept):
+    client = tracking.connect()
+    experiment = client.get_experiment_by_name("squares")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_id == report.mlflow_run_id and run.info.status == "FINISHED"
+    history = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, "loss/total")}
+    assert {5, *range(kept + 5, 65, 5)} <= set(history), "of both attempts"
+    assert history[60] < 0.8 * history[5]
+    assert run.data.metrics["test/l1"] == pytest.approx(report.reconstruction.l1)
+    assert {"lr", "pairs_per_second", "data_wait"} <= set(run.data.metrics)
+    pictures = [item.path for item in client.list_artifacts(run.info.run_id, "images") if item.path.endswith(".png")]
+    assert len(pictures) >= 2
+    assert (report.run_dir / "pictures" / "step-00000060.png").is_file()
+
+
+def check_registered(report):
+    assert report.model_name == "hdam-squares"
+    loaded = load_model(f"models:/{report.model_name}@candidate")
+    assert loaded.version == report.model_version
+    trained = read_checkpoint(newest_checkpoint(report.run_dir))["model"]
+    assert all(torch.equal(value, trained[name]) for name, value in loaded.model.state_dict().items())
+    assert report.reconstruction.num_clips == 2 and report.reconstruction.num_frames == 24
+
+
+def test_a_loss_that_is_no_number_ends_the_run_at_once(dataset, ray_session, results):
+    with pytest.raises(TrainingError, match=r"training failed: step \d+: .* is (nan|inf).*optim\.lr"):
+        train(small_training(dataset, {"optim.lr": 1e30}))
+    (run_dir,) = results.glob("runs/*")
+    record = read_record(run_dir)
+    assert record.status == "failed" and newest_checkpoint(run_dir) is None
+    assert tracking.connect().get_run(record.mlflow_run_id).info.status == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resources.workers": 4000, "optim.batch_size": 4000}, "resources.workers=4000, but this machine has"),
+        ({"data.path": ""}, "set data.path"),
+        ({"data.size": 64}, "prepared at size 32"),
+        ({"losses.perceptual.network": "vgg19"}, "needs its weights"),
+        ({"optim.batch_size": 4000}, "an epoch has 96 pairs"),
+        ({"model.detector.num_blocks": 6}, "the model cannot work at data.size=32"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(dataset, results, changes, message):
+    with pytest.raises(ValueError) as told:
+        train(small_training(dataset, changes))
+    assert message in str(told.value) and "\n" not in str(told.value)
+    assert not results.exists()
