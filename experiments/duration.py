@@ -1,14 +1,16 @@
 """Lengths that say their unit: `900 steps`, `100 epochs`."""
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Duration(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Duration:
     """A length of training; schedules count steps, people think in epochs."""
 
     count: int
     unit: str
+    """`steps` or `epochs`."""
 
     @classmethod
     def parse(cls, text: object) -> "Duration":

@@ -121,7 +121,7 @@ def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
 def _fields(kind: type) -> list[tuple[str, Any]]:
     if issubclass(kind, BaseModel):
         return [(name, field.annotation) for name, field in kind.model_fields.items()]
-    return [(field.name, field.type) for field in dataclasses.fields(kind)]
+    return [(field.name, field.type) for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
 
 
 def _is_section(kind: type) -> bool:

@@ -38,7 +38,7 @@ def find_sources(videos: Path, *, table: Path | None = None) -> Sources:
     """
     if not videos.exists():
         raise InputError(f"{videos}: no such file or folder")
-    videos = videos.absolute()
+    videos = _whole_path(videos)
     named = _named_by_table(videos, table)
     if named is not None:
         return named
@@ -83,7 +83,7 @@ def _named_by_table(videos: Path, table: Path | None) -> Sources | None:
     if table is not None:
         if not table.is_file():
             raise InputError(f"{table}: no such table")
-        found = _from_table(videos, table.absolute())
+        found = _from_table(videos, _whole_path(table))
         if found is None:
             raise InputError(f"{table}: names no file in {videos}; paths are relative to the table or to that folder")
         return found
@@ -134,6 +134,11 @@ def _clip(path: Path, name: str, clip_id: str, row: TableRow) -> SourceClip:
         trim=row.trim,
         fps=row.fps,
     )
+
+
+def _whole_path(path: Path) -> Path:
+    """An absolute path that can be compared with others: without '..', whose meaning depends on symbolic links."""
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def _resolve(file: str, videos: Path, table: Path) -> Path | None:

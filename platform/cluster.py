@@ -14,8 +14,8 @@ from hdam.platform.doctor import usable_cpus
 
 LOG = logging.getLogger("hdam")
 
-OBJECT_STORE_BYTES = 1 << 30
-"""Batches on their way to the workers: a handful of a few megabytes each."""
+OBJECT_STORE_BYTES = 2 << 30
+"""Batches on their way to the workers: a handful of bundles of at most 32 MiB for each."""
 
 
 @contextlib.contextmanager

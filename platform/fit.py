@@ -10,8 +10,8 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from hdam.experiments.experiment import Experiment, ResourceConfig
 from hdam.platform.checkpoints import newest_checkpoint, step_of

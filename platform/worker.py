@@ -55,8 +55,7 @@ def run_worker(settings: Mapping[str, Any]) -> None:
         return
     pictured = held_out_pairs(experiment.data.path, task.pictured_split) if is_first else None
     meter, log = Meter(experiment.optim.batch_size), experiment.log
-    batches = batches_of_worker(first_step=trainer.step, prefetch_batches=experiment.resources.prefetch_batches)
-    for batch, waited in timed(batches):
+    for batch, waited in timed(batches_of_worker(experiment, first_step=trainer.step)):
         meter.add(trainer(batch), waited)
         step, is_last = trainer.step, trainer.step == task.last_step
         post(Stepped(step=step))
@@ -128,6 +127,8 @@ class Meter:
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
+        self._names: list[str] = []
+        self._sum: Tensor | None = None
         self._reset()
 
     def add(self, result: StepResult, waited: float) -> None:
@@ -160,8 +161,7 @@ class Meter:
         return measured
 
     def _reset(self) -> None:
-        self._sum: Tensor | None = None
-        self._names: list[str] = []
+        self._sum = None
         self._steps = 0
         self._waited = 0.0
         self._started = time.perf_counter()

@@ -11,8 +11,8 @@ from small_training import make_dataset, small_training
 
 from hdam.experiments.loading import override
 from hdam.pipelines.errors import InputError
-from hdam.platform import pair_plan
-from hdam.platform.datasets import ingest_config, open_dataset, read_batches, stream
+from hdam.platform import datasets, pair_plan
+from hdam.platform.datasets import ingest_config, make_bundles, open_dataset, steps_per_bundle, stream
 from hdam.platform.pair_plan import epoch_pairs, make_plan
 
 
@@ -28,18 +28,25 @@ def plan_of(dataset, *, seed=0, **changes):
     return make_plan(experiment.data, manifest, batch_size=experiment.optim.batch_size, seed=seed)
 
 
-def marks(batch, name):
-    """(clip, frame) of every image, as written into its corner."""
-    return [tuple(int(value) for value in pixels[0, 0, :2]) for pixels in batch[name][0]]
+def marks(bundle):
+    """For every batch of a bundle its pairs of (clip, frame), as written into the corners of the images."""
+    corners = [bundle[name][0, :, :, 0, 0, :2].tolist() for name in ("source", "driving")]
+    return [
+        [(tuple(source), tuple(driving)) for source, driving in zip(*batch, strict=True)]
+        for batch in zip(*corners, strict=True)
+    ]
+
+
+def batches_of(plan, steps, *, worker=0, workers=1, bundle_steps=3):
+    """The batches that one worker gets for some steps."""
+    bundles = list(make_bundles(plan, steps, workers=workers, bundle_steps=bundle_steps))
+    assert [int(bundle["step"][0]) for bundle in bundles[worker::workers]] == list(steps[::bundle_steps])
+    return [batch for bundle in bundles[worker::workers] for batch in marks(bundle)]
 
 
 def marks_of_epoch(plan, epoch=0):
     steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)
-    return [
-        pair
-        for batch in read_batches(plan, steps, workers=2)
-        for pair in zip(marks(batch, "source"), marks(batch, "driving"), strict=True)
-    ]
+    return [pair for batch in batches_of(plan, steps) for pair in batch]
 
 
 def test_pairs_are_two_frames_of_one_clip_in_their_order(dataset):
@@ -77,16 +84,15 @@ def test_epochs_differ_and_seeds_repeat_them(dataset):
 
 def test_a_training_that_goes_on_sees_what_it_would_have_seen(dataset):
     plan = plan_of(dataset)
-    straight = [marks(batch, "driving") for batch in read_batches(plan, range(20), workers=2)]
-    resumed = [marks(batch, "driving") for batch in read_batches(plan, range(9, 20), workers=2)]
-    assert straight[18:] == resumed
+    assert batches_of(plan, range(20))[9:] == batches_of(plan, range(9, 20), bundle_steps=4)
 
 
 def test_the_global_batch_does_not_depend_on_the_number_of_workers(dataset):
     plan = plan_of(dataset)
-    two = [mark for batch in read_batches(plan, range(3), workers=2) for mark in marks(batch, "source")]
-    four = [mark for batch in read_batches(plan, range(3), workers=4) for mark in marks(batch, "source")]
-    assert two == four
+    shares = [batches_of(plan, range(5), worker=worker, workers=4) for worker in range(4)]
+    assert batches_of(plan, range(5)) == [
+        [pair for share in step for pair in share] for step in zip(*shares, strict=True)
+    ]
 
 
 def test_pairs_are_shuffled_within_groups_that_fit_into_memory(dataset, monkeypatch):
@@ -139,30 +145,34 @@ def test_a_dataset_with_nothing_to_train_on_is_refused(dataset, tmp_path):
         open_dataset(small_training(copy).data)
 
 
-def test_two_workers_get_their_own_half_of_every_step_in_order(dataset, ray_session):
+def test_bundles_are_neither_too_large_nor_too_many():
+    assert steps_per_bundle(16, 64) == 32
+    assert steps_per_bundle(16, 256) == 5
+    assert steps_per_bundle(32, 512) == 1
+
+
+def test_two_workers_get_their_own_half_of_every_step_in_order(dataset, ray_session, monkeypatch):
+    monkeypatch.setattr(datasets, "MAX_BUNDLE_STEPS", 3)
     plan = plan_of(dataset)
-    first, last = 5, 45  # from within one epoch over the whole next one
-    config = ingest_config()
-    data = stream(plan, first_step=first, last_step=last, workers=2, data_cpus=1)
-    shards = config.configure({"train": data}, world_size=2, worker_handles=None, worker_node_ids=["a", "b"])
+    steps = range(5, 81)  # from within one epoch to within another, in two tasks, the last bundles shorter
+    data = stream(plan, first_step=steps.start, last_step=steps.stop, workers=2, data_cpus=1)
+    shards = ingest_config().configure(
+        {"train": data}, world_size=2, worker_handles=None, worker_node_ids=["here", "there"]
+    )
     taken = {0: [], 1: []}
 
     def take(rank):
-        for batch in shards[rank]["train"].iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=2):
-            taken[rank].append((marks(batch, "source"), marks(batch, "driving")))
-            time.sleep(0.01 * rank)  # workers are never equally fast
+        for bundle in shards[rank]["train"].iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=2):
+            taken[rank].extend(marks(bundle))
+            time.sleep(0.05 * rank)  # workers are never equally fast
 
     threads = [threading.Thread(target=take, args=(rank,)) for rank in taken]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
-    expected = [
-        (marks(batch, "source"), marks(batch, "driving")) for batch in read_batches(plan, range(first, last), workers=2)
-    ]
-    assert len(taken[0]) == len(taken[1]) == last - first
-    assert taken[0] == expected[0::2]
-    assert taken[1] == expected[1::2]
+    for rank in taken:
+        assert taken[rank] == batches_of(plan, steps, worker=rank, workers=2)
 
 
 def test_batches_of_other_sizes_do_not_divide(dataset):

@@ -47,13 +47,20 @@ def results(tmp_path, monkeypatch):
 
 def descendants(pid):
     """(pid, command line) of every process below `pid`."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
     rows = [(int(child), int(parent), command) for child, parent, command in map(split_line, listing.splitlines())]
     below, size = {pid}, 0
     while len(below) > size:
         size = len(below)
         below |= {child for child, parent, _ in rows if parent in below}
     return [(child, command) for child, _, command in rows if child in below - {pid}]
+
+
+def is_of_training(command):
+    """Ray's own agents take up to a minute to notice that they are alone; what trains has to go at once."""
+    return any(name in command for name in ("raylet/raylet ", "gcs_server ", "RayTrainWorker", "TrainController"))
 
 
 def split_line(line):
@@ -132,7 +139,8 @@ def test_the_same_command_goes_on_after_a_killed_driver(dataset, ray_session, re
     driver = subprocess.Popen([sys.executable, "driver.py", str(dataset)], cwd=results.parent, env=environment)
     checkpoints = wait_until(lambda: sorted(results.glob("runs/*/step-0000001*")), seconds=150)
     assert checkpoints and driver.poll() is None
-    orphans = [pid for pid, _ in descendants(driver.pid)]
+    orphans = {pid: command for pid, command in descendants(driver.pid) if is_of_training(command)}
+    assert len(orphans) >= 4, orphans
     driver.kill()
     driver.wait(30)
     run_dir = checkpoints[0].parent

@@ -45,8 +45,8 @@ PART_JOINTS = {
 # further outwards, knees bend back inwards), zoom as a share of the size, sway as a share of its reach.
 _CHANNELS = {
     "roll": (0, 10), "lean": (0, 8), "tilt": (0, 18), "zoom": (0, 0.08), "sway_x": (0, 1), "sway_y": (0, 1),
-    "left_shoulder": (74, 66), "left_elbow": (36, 62), "right_shoulder": (74, 66), "right_elbow": (36, 62),
-    "left_hip": (20, 28), "left_knee": (16, 38), "right_hip": (20, 28), "right_knee": (16, 38),
+    "left_shoulder": (72, 48), "left_elbow": (22, 36), "right_shoulder": (72, 48), "right_elbow": (22, 36),
+    "left_hip": (20, 26), "left_knee": (14, 32), "right_hip": (20, 26), "right_knee": (14, 32),
 }  # fmt: skip
 _REST = {"left_shoulder": 25.0, "right_shoulder": 25.0, "left_hip": 4.0, "right_hip": 4.0}
 _REACH = 0.28  # of the sway, to each side: 14 % of the frame
