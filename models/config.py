@@ -152,8 +152,10 @@ class LossConfig:
     """HDAM: every intermediate anchor by the root."""
     intermediate_to_motion: float = 10.0
     """HDAM: every motion anchor by every intermediate anchor, weighted by the attention."""
-    orthogonal: float = 10.0
-    completeness: float = 10.0
+    orthogonal: float = 1.0
+    """Of the supplementary's sum. The published configurations have 10, of the mean that `released` takes."""
+    completeness: float = 1.0
+    """Likewise; the published configuration for MGIF has 20."""
     delta: float = 0.3
     """δ of the completeness loss: the least attention that a motion anchor shall get."""
     gan: float = 0.0

@@ -90,8 +90,8 @@ def test_weights_scale_their_losses():
                 equivariance_affine=20.0,
                 root_to_intermediate=2.0,
                 intermediate_to_motion=20.0,
-                orthogonal=20.0,
-                completeness=20.0,
+                orthogonal=2.0,
+                completeness=2.0,
             )
         )
     )
