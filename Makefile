@@ -34,15 +34,16 @@ typing:
 	@mkdir -p build/typing/hdam
 	@for room in $(ROOMS); do ln -sfn ../../../$$room build/typing/hdam/$$room; done
 
-# The same imports, layout and commands from the built wheel, in an environment that does not see this folder.
+# The same imports, layout and commands from the built wheel: its environment sees our dependencies, but not this folder.
+WHEEL := build/wheel
 wheel-test: $(READY)
-	rm -rf build/wheel && $(BIN)/python -m build --quiet --wheel --no-isolation --outdir build/wheel .
-	$(BIN)/python -m venv --system-site-packages build/wheel/venv
-	echo "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > build/wheel/dependencies.pth
-	cp build/wheel/dependencies.pth "$$(build/wheel/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/"
-	build/wheel/venv/bin/pip install --quiet --no-deps --force-reinstall build/wheel/hdam-*.whl
-	cp -r tests build/wheel/tests
-	cd build/wheel && HDAM_FROM_WHEEL=1 venv/bin/python -m pytest --quiet tests/test_layout.py tests/test_cli.py tests/test_experiment.py
+	rm -rf $(WHEEL) && $(BIN)/python -m build --quiet --wheel --outdir $(WHEEL) .
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/pip install --quiet --no-deps $(WHEEL)/hdam-*.whl
+	packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	$(BIN)/python -c "$$packages" > "$$($(WHEEL)/venv/bin/python -c "$$packages")/dependencies.pth"
+	HDAM_FROM_WHEEL=1 $(WHEEL)/venv/bin/python -m pytest --quiet -p no:cacheprovider \
+	  tests/test_layout.py tests/test_cli.py tests/test_experiment.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

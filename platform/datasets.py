@@ -28,7 +28,7 @@ from hdam.pipelines.pairs import draw_pairs, pair_rng
 from hdam.pipelines.shards import read_rows
 from hdam.platform.pair_plan import PairPlan, rows_of
 
-PAIRS_PER_TASK = 512
+PAIRS_PER_TASK = 2048
 """A task reads up to a group of rows, so it should be worth it; the first batches come before it ends."""
 
 BUNDLE_BYTES = 32 << 20

@@ -30,9 +30,9 @@ class StopOnLasting(UserCallback):
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """The failure behind the wrappings of Ray: a lasting one if there is any, else the innermost."""
+    """The failure behind the wrappings of Ray: the innermost lasting one if there is any, else the innermost."""
     chain = list(_unwrapped(error))
-    return next((found for found in chain if isinstance(found, LASTING)), chain[-1])
+    return next((found for found in reversed(chain) if isinstance(found, LASTING)), chain[-1])
 
 
 def describe(error: BaseException) -> str:

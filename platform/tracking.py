@@ -112,12 +112,12 @@ def log_picture(client: "MlflowClient", run_id: str, path: Path, *, step: int) -
 
 
 def log_scores(
-    client: "MlflowClient", run_id: str, scores: Mapping[str, float], table: Mapping[str, list[Any]]
+    client: "MlflowClient", run_id: str, scores: Mapping[str, float], table: Mapping[str, list[Any]], *, step: int
 ) -> None:
-    """The evaluation: `scores` as metrics, `table` (columns by name) as an artifact."""
+    """The evaluation after `step`: `scores` as metrics, `table` (columns by name) as an artifact."""
     with _tolerated("the evaluation was not logged"):
         for name, value in scores.items():
-            client.log_metric(run_id, name, value)
+            client.log_metric(run_id, name, value, step=step)
         client.log_table(run_id, dict(table), "evaluation.json")
 
 

@@ -212,7 +212,7 @@ def _evaluate(model: MotionModel, prepared: Prepared, *, client: "MlflowClient",
     found = reconstruct(model, prepared.experiment.data.path, split="test", device=device)
     scores = {f"test/{name}": value for name, value in _scores(found).items()}
     columns = {name: [getattr(clip, name) for clip in found.clips] for name in found.clips[0]._fields}
-    tracking.log_scores(client, run_id, scores, columns)
+    tracking.log_scores(client, run_id, scores, columns, step=prepared.num_steps)
     return found
 
 

@@ -1,6 +1,7 @@
 """The house: which room knows what, and that `platform/` never shadows Python's own module."""
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -88,6 +89,20 @@ def test_a_room_imports_only_what_it_may_know(room):
 def test_mlflow_stays_in_its_files():
     files = (ROOT / "platform").glob("*.py")
     assert {path.name for path in files if any(is_below(module, "mlflow") for module in imports(path))} == MLFLOW_FILES
+
+
+def test_every_module_can_be_imported():
+    modules = [
+        "hdam." + ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for room in ROOMS
+        for path in sorted((ROOT / room).rglob("*.py"))
+        if path.name not in ("__init__.py", "served_model.py")  # MLflow runs the latter, it is not imported
+    ]
+    script = f"import importlib; print(*{{importlib.import_module(name).__file__ for name in {modules}}}, sep='\\n')"
+    found = python("-c", script).splitlines()
+    assert len(found) == len(modules) > 50
+    is_from_here = [Path(path).is_relative_to(ROOT) and "site-packages" not in path for path in found]
+    assert not any(is_from_here) if os.environ.get("HDAM_FROM_WHEEL") else all(is_from_here)
 
 
 def test_the_command_line_is_light_to_import():

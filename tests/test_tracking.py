@@ -99,7 +99,7 @@ def test_pictures_scores_and_the_end_survive_an_unknown_run(store, caplog, tmp_p
     client, *_ = store
     Image.new("RGB", (8, 8)).save(tmp_path / "grid.png")
     tracking.log_picture(client, "f" * 32, tmp_path / "grid.png", step=1)
-    tracking.log_scores(client, "f" * 32, {"test/l1": 0.1}, {"clip_id": ["a"], "l1": [0.1]})
+    tracking.log_scores(client, "f" * 32, {"test/l1": 0.1}, {"clip_id": ["a"], "l1": [0.1]}, step=20)
     tracking.end_run(client, "f" * 32, "FINISHED")
     assert caplog.text.count("MLflow:") == 3
 
@@ -109,7 +109,7 @@ def test_pictures_and_scores_are_there_in_the_end(store, tmp_path):
     run_id = tracking.start_run(client, experiment, manifest, run_name="whole")
     Image.new("RGB", (8, 8)).save(tmp_path / "grid.png")
     tracking.log_picture(client, run_id, tmp_path / "grid.png", step=20)
-    tracking.log_scores(client, run_id, {"test/l1": 0.1}, {"clip_id": ["a", "b"], "l1": [0.1, 0.2]})
+    tracking.log_scores(client, run_id, {"test/l1": 0.1}, {"clip_id": ["a", "b"], "l1": [0.1, 0.2]}, step=20)
     tracking.end_run(client, run_id, "KILLED")
     assert client.get_run(run_id).info.status == "KILLED"
     assert client.get_run(run_id).data.metrics["test/l1"] == 0.1

@@ -11,15 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray.exceptions import RayTaskError  # noqa: TID251 - the very wrappings that have to be seen through
+from ray.train import ControllerError, WorkerGroupError  # noqa: TID251
 from small_training import make_dataset, small_training
 
+from hdam.pipelines.errors import InputError
 from hdam.platform import tracking
 from hdam.platform.checkpoints import newest_checkpoint, read_checkpoint, step_of
-from hdam.platform.failures import TrainingError
+from hdam.platform.failures import StopOnLasting, TrainingError, describe
 from hdam.platform.fit import fit
 from hdam.platform.progress import Measured, Started
 from hdam.platform.registry import load_model
 from hdam.platform.runs import locked, read_record
+from hdam.platform.step import NonFiniteError
 from hdam.platform.train import prepare_training, train
 
 DRIVER = """
@@ -109,7 +113,8 @@ def train_by_hand(dataset, run_dir, *, on_message=None, changes=None):
 def weights_in(run_dir):
     newest = newest_checkpoint(run_dir)
     assert step_of(newest) == 30
-    return read_checkpoint(newest)["model"]
+    state = read_checkpoint(newest)
+    return {f"{part}.{name}": value for part in ("model", "discriminator") for name, value in state[part].items()}
 
 
 def test_a_killed_worker_costs_nothing_but_time(dataset, ray_session, tmp_path):
@@ -122,7 +127,7 @@ def test_a_killed_worker_costs_nothing_but_time(dataset, ray_session, tmp_path):
             killed.append(workers[-1])
             os.kill(workers[-1], signal.SIGKILL)
 
-    changes = {"optim.duration": "30 steps"}
+    changes = {"losses.gan": 1.0, "model.discriminator.num_blocks": 2}
     straight = train_by_hand(dataset, tmp_path / "straight", changes=changes)
     messages = train_by_hand(dataset, tmp_path / "killed", on_message=kill_one, changes=changes)
     assert killed
@@ -191,6 +196,21 @@ def test_a_loss_that_is_no_number_ends_the_run_at_once(dataset, ray_session, res
     record = read_record(run_dir)
     assert record.status == "failed" and newest_checkpoint(run_dir) is None
     assert tracking.connect().get_run(record.mlflow_run_id).info.status == "FAILED"
+
+
+def test_the_line_about_a_failure_is_the_one_that_helps():
+    mistake = InputError("shard 3 is missing\nFailed to apply UDF transform")
+    wrapped = RayTaskError("get", "a long traceback", mistake).as_instanceof_cause()
+    assert describe(WorkerGroupError("rank 1", {1: wrapped})) == "shard 3 is missing"
+    assert describe(ControllerError(WorkerGroupError("rank 0", {0: NonFiniteError("step 3: ...")}))) == "step 3: ..."
+    assert describe(WorkerGroupError("rank 0", {0: RuntimeError("\nno memory")})) == "RuntimeError: no memory"
+
+
+def test_only_what_would_happen_again_ends_all_attempts():
+    stop = StopOnLasting()
+    stop.after_exception(run_context=None, worker_exceptions={0: RuntimeError("connection reset")})
+    with pytest.raises(InputError, match="shard 3"):
+        stop.after_exception(run_context=None, worker_exceptions={0: RuntimeError("reset"), 1: InputError("shard 3")})
 
 
 @pytest.mark.parametrize(
