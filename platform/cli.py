@@ -4,6 +4,7 @@ Torch, Ray, MLflow and PyAV are imported inside the commands that need them, so 
 """
 
 import logging
+import os
 import sys
 from importlib import metadata, resources
 from pathlib import Path
@@ -53,6 +54,7 @@ app.add_typer(models_app, name="models")
 
 def main() -> None:
     """Entry of the console script `hdam`."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow would send some as soon as it is imported
     app(prog_name="hdam")
 
 

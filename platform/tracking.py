@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # MLflow takes seconds to import; who only asks where the res
 LOG = logging.getLogger("hdam")
 
 ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
     # A server that is away should cost a training seconds, not minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",

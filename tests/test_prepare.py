@@ -112,7 +112,9 @@ def test_a_table_beside_or_above_the_folder_is_used(videos):
     assert [(clip.source, clip.crop) for clip in below.clips] == [("dan", CropBox(4, 2, 40, 30))]
     assert [clip.identity for clip in find_sources(videos / "bob.gif").clips] == ["Robert"]
     detour = videos / "deep" / ".." / "deep"
-    assert [clip.source for clip in find_sources(detour, table=videos / "deep" / ".." / "manifest.csv").clips] == ["dan"]
+    assert [clip.source for clip in find_sources(detour, table=videos / "deep" / ".." / "manifest.csv").clips] == [
+        "dan"
+    ]
     assert [clip.crop for clip in find_sources(detour).clips] == [CropBox(4, 2, 40, 30)]
 
 
