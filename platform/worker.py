@@ -75,7 +75,8 @@ def make_trainer(experiment: Experiment, *, steps_per_epoch: int) -> TrainStep:
     torch.manual_seed(experiment.seed)
     device = ray.train.torch.get_device()
     # Frames arrive with their channels last; weights in the same order spare convolutions a tenth of their time.
-    objective = build_objective(experiment.model, experiment.losses).to(memory_format=torch.channels_last)
+    objective = build_objective(experiment.model, experiment.losses)
+    objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == "cuda":  # on a CPU, SyncBatchNorm refuses to work
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
     # Buffers are running statistics, which the first worker keeps for all, and fixed networks: nothing to send around.
