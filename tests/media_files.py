@@ -1,11 +1,20 @@
-"""Small media files made on the fly, for the tests of the data pipeline."""
+"""Small media files, tables and datasets made on the fly, and what is measured on them, for the data pipeline."""
 
+import csv
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from PIL import Image
+
+from hdam.pipelines.assemble import STORE_SCHEMA, assemble
+from hdam.pipelines.frame_codec import encode_frame, encode_mask
+from hdam.pipelines.manifest import save_manifest
+from hdam.pipelines.shards import interleave, write_shard
+from hdam.pipelines.splits import StoredChunk
+
+SPLITS = {"ada": "train", "bob": "train", "eve": "test"}
 
 
 def moving_square(num_frames=10, *, height=48, width=64, seed=0):
@@ -72,3 +81,92 @@ def audio_packets(path: Path):
     """The bytes of every audio packet of a file."""
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(container.streams.audio[0]) if packet.dts is not None]
+
+
+def write_table(path: Path, *rows):
+    """`rows` (dicts) as a CSV file with the columns that any of them has."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_clips_of_each_kind(folder: Path):
+    """One clip of each kind, in subfolders, and things that are none."""
+    (folder / "deep").mkdir(parents=True)
+    write_video(folder / "ada#1.mp4", moving_square(9, seed=1))
+    write_video(folder / "deep" / "ada#2.mov", moving_square(6, seed=1))
+    write_animation(folder / "bob.gif", moving_square(5, seed=2), milliseconds=50)
+    write_animation(folder / "deep" / "cyd.webp", moving_square(4, seed=3), milliseconds=100)
+    write_folder(folder / "deep" / "dan", moving_square(11, seed=4))
+    (folder / "notes.txt").write_text("nothing to see")
+    (folder / "._ada#1.mp4").write_text("a shadow of another system")
+    Image.new("RGB", (9, 9)).save(folder / "cover1.png")
+    return folder
+
+
+def frame_of(clip, index):
+    """Frame `index` of clip number `clip`, of one colour that tells which it is."""
+    return np.full((8, 8, 3), (clip, index, 7), np.uint8)
+
+
+def store(folder, clip, identity, num_frames, *, truth=False):
+    """A clip in the store, frame i of clip c being plain (c, i, 7)."""
+    chunks = interleave(num_frames, max_chunk_frames=4)
+    path = folder / f"{clip}.parquet"
+    rows = [
+        {
+            "clip_id": f"clip{clip}",
+            "identity": identity,
+            "chunk": number,
+            "num_chunks": len(chunks),
+            "fps": 25.0,
+            "height": 8,
+            "width": 8,
+            "frame_index": list(indices),
+            "frames": [encode_frame(frame_of(clip, index), "png") for index in indices],
+            "keypoints": [[index / 100, 0.5, -index / 100, 0.25] for index in indices] if truth else None,
+            "centroid": [[index / 100, 0.0] for index in indices] if truth else None,
+            "part_masks": [encode_mask(np.full((8, 8), index, np.uint8)) for index in indices] if truth else None,
+            "source": f"{clip}.mp4",
+            "crop": "0 0 8 8",
+        }
+        for number, indices in enumerate(chunks)
+    ]
+    write_shard(path, rows, schema=STORE_SCHEMA)
+    return [
+        StoredChunk(path, row["clip_id"], identity, row["chunk"], len(row["frames"]), sum(map(len, row["frames"])))
+        for row in rows
+    ]
+
+
+def write_dataset(folder: Path):
+    """Five clips of three identities in `folder`/data, eve in the test split, clip 4 with ground truth."""
+    waiting, data = folder / "store", folder / "data"
+    waiting.mkdir()
+    data.mkdir()
+    chunks = [
+        *store(waiting, 0, "ada", 10),
+        *store(waiting, 1, "ada", 4),
+        *store(waiting, 2, "bob", 2),
+        *store(waiting, 3, "eve", 9),
+        *store(waiting, 4, "bob", 13, truth=True),
+    ]
+    manifest = assemble(data, chunks, splits=SPLITS, name="five", options={"size": 8}, seed=0)
+    save_manifest(manifest, data)
+    return data
+
+
+def difference(actual, expected):
+    """Mean absolute difference of two pictures, in steps of 1/255."""
+    return np.abs(actual.astype(int) - expected.astype(int)).mean()
+
+
+def assert_one_line(error, *words):
+    """The message of a caught error is one line with all `words` in it."""
+    message = str(error.value)
+    assert "\n" not in message, message
+    for word in words:
+        assert word in message, f"no {word!r} in: {message}"

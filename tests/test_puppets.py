@@ -112,11 +112,9 @@ def test_motion_is_smooth_and_large(puppets):
         jerk = np.linalg.norm(np.diff(truth.joints, n=2, axis=0), axis=-1)
         assert jerk.max() < 0.08
         spread = np.ptp(truth.joints, axis=0).max(axis=-1)
-        assert (
-            spread[[JOINT_NAMES.index(f"{side}_{end}") for side in ("left", "right") for end in ("hand", "foot")]].min()
-            > 0.2
-        )
-        assert spread.max() > 0.6
+        ends = [JOINT_NAMES.index(f"{side}_{end}") for side in ("left", "right") for end in ("hand", "foot")]
+        assert spread[ends].min() > 0.2
+        assert spread.max() > 0.45  # of a frame that is 2 wide
 
 
 def test_background_moves(puppets):

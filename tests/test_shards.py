@@ -1,6 +1,5 @@
-"""Shards and manifest: interleaving, reading back by row and by clip, and every way not to match."""
+"""Shards: interleaving, reading back by row and by clip, and every way to be incomplete."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,67 +7,17 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from media_files import SPLITS, frame_of, write_dataset
 
-from hdam.pipelines.assemble import STORE_SCHEMA, assemble
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.frame_codec import decode_frame, decode_mask, encode_frame, encode_mask
-from hdam.pipelines.manifest import SCHEMA_VERSION, load_manifest, save_manifest, verify_shards
+from hdam.pipelines.manifest import load_manifest, save_manifest, verify_shards
 from hdam.pipelines.shards import SCHEMA, interleave, iter_clips, read_rows, write_shard
-from hdam.pipelines.splits import StoredChunk, assign_splits, chunk_ranks, plan_shards
-
-SPLITS = {"ada": "train", "bob": "train", "eve": "test"}
-
-
-def frame_of(clip, index):
-    return np.full((8, 8, 3), (clip, index, 7), np.uint8)
-
-
-def store(folder, clip, identity, num_frames, *, truth=False):
-    """A clip in the store, frame i of clip c being plain (c, i, 7)."""
-    chunks = interleave(num_frames, max_chunk_frames=4)
-    path = folder / f"{clip}.parquet"
-    rows = [
-        {
-            "clip_id": f"clip{clip}",
-            "identity": identity,
-            "chunk": number,
-            "num_chunks": len(chunks),
-            "fps": 25.0,
-            "height": 8,
-            "width": 8,
-            "frame_index": list(indices),
-            "frames": [encode_frame(frame_of(clip, index), "png") for index in indices],
-            "keypoints": [[index / 100, 0.5, -index / 100, 0.25] for index in indices] if truth else None,
-            "centroid": [[index / 100, 0.0] for index in indices] if truth else None,
-            "part_masks": [encode_mask(np.full((8, 8), index, np.uint8)) for index in indices] if truth else None,
-            "source": f"{clip}.mp4",
-            "crop": "0 0 8 8",
-        }
-        for number, indices in enumerate(chunks)
-    ]
-    write_shard(path, rows, schema=STORE_SCHEMA)
-    return [
-        StoredChunk(path, row["clip_id"], identity, row["chunk"], len(row["frames"]), sum(map(len, row["frames"])))
-        for row in rows
-    ]
 
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Five clips of three identities, eve in the test split, clip 4 with ground truth."""
-    waiting, folder = tmp_path / "store", tmp_path / "data"
-    waiting.mkdir()
-    folder.mkdir()
-    chunks = [
-        *store(waiting, 0, "ada", 10),
-        *store(waiting, 1, "ada", 4),
-        *store(waiting, 2, "bob", 2),
-        *store(waiting, 3, "eve", 9),
-        *store(waiting, 4, "bob", 13, truth=True),
-    ]
-    manifest = assemble(folder, chunks, splits=SPLITS, name="five", options={"size": 8}, seed=0)
-    save_manifest(manifest, folder)
-    return folder
+    return write_dataset(tmp_path)
 
 
 @given(st.integers(1, 2000), st.integers(2, 100))
@@ -143,46 +92,6 @@ def test_rows_are_read_by_number_and_column(dataset):
     assert pq.ParquetFile(dataset / shard.path).num_row_groups == len(rows)
 
 
-def test_counts_add_up(dataset):
-    manifest = load_manifest(dataset)
-    assert (manifest.counts.clips, manifest.counts.identities, manifest.counts.frames) == (5, 3, 38)
-    for name in ("clips", "identities", "rows", "frames", "num_bytes"):
-        assert getattr(manifest.counts, name) == sum(getattr(counts, name) for counts in manifest.splits.values())
-    assert manifest.counts.num_bytes == sum(path.stat().st_size for path in (dataset / "shards").iterdir())
-    verify_shards(dataset, manifest)
-
-
-def test_fingerprint_follows_the_content(tmp_path):
-    def fingerprint(name, *, num_frames=3, options=None, seed=0):
-        (tmp_path / name).mkdir()
-        chunks = store(tmp_path, 0, "ada", num_frames)
-        options = options or {"size": 8}
-        return assemble(tmp_path / name, chunks, splits=SPLITS, name=name, options=options, seed=seed).fingerprint
-
-    first = fingerprint("a")
-    assert first == fingerprint("b")
-    assert len({first, fingerprint("c", num_frames=4), fingerprint("d", options={"size": 8, "fit": "pad"})}) == 3
-
-
-def test_a_tampered_shard_is_named(dataset):
-    manifest = load_manifest(dataset)
-    path = dataset / manifest.shards[1].path
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    verify_shards(dataset, manifest, depth="sizes")
-    with pytest.raises(InputError, match=rf"{path.name} has checksum .* expects .* prepare it again"):
-        verify_shards(dataset, manifest)
-    path.write_bytes(content[:-1])
-    with pytest.raises(InputError, match=rf"{path.name} has {len(content) - 1} bytes, .* expects {len(content)}"):
-        verify_shards(dataset, manifest, depth="sizes")
-    path.unlink()
-    with pytest.raises(InputError, match=rf"{path.name} is missing"):
-        verify_shards(dataset, manifest, depth="sizes")
-    with pytest.raises(InputError, match=rf"{path.name} is missing"):
-        list(read_rows(path))
-
-
 def test_a_file_that_is_no_shard_is_named(tmp_path):
     (tmp_path / "x.parquet").write_text("no parquet at all")
     with pytest.raises(InputError, match=r"x\.parquet is damaged"):
@@ -197,30 +106,6 @@ def test_a_clip_without_all_its_chunks_is_named(dataset):
         list(iter_clips(dataset))
 
 
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("{", "is broken"),
-        ("[]", "is broken"),
-        ("{}", "schema_version"),
-        ('{"schema_version": 1, "name": "a"}', "is broken"),
-        (json.dumps({"schema_version": SCHEMA_VERSION + 1}), "update hdam"),
-    ],
-)
-def test_a_broken_manifest_is_one_clear_line(tmp_path, text, word):
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(InputError, match=word) as error:
-        load_manifest(tmp_path)
-    assert "\n" not in str(error.value) and "manifest.json" in str(error.value)
-
-
-def test_missing_datasets_are_told_apart(tmp_path):
-    with pytest.raises(InputError, match="no such dataset"):
-        load_manifest(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"no manifest\.json"):
-        load_manifest(tmp_path)
-
-
 def test_an_interrupted_shard_leaves_nothing(tmp_path):
     def rows():
         raise KeyboardInterrupt
@@ -229,40 +114,6 @@ def test_an_interrupted_shard_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_shard(tmp_path / "a.parquet", rows())
     assert list(tmp_path.iterdir()) == []
-
-
-@given(
-    st.dictionaries(st.text(max_size=5), st.sampled_from([None, None, "train", "test"]), max_size=30),
-    st.floats(0, 0.99),
-    st.integers(0, 5),
-)
-def test_splits_keep_what_is_given_and_hold_out_the_share(given_splits, test_share, seed):
-    splits = assign_splits(given_splits, test_share=test_share, seed=seed)
-    assert set(splits) == set(given_splits)
-    assert all(splits[identity] == split for identity, split in given_splits.items() if split)
-    assert splits == assign_splits(dict(reversed(given_splits.items())), test_share=test_share, seed=seed)
-    undecided = [identity for identity, split in given_splits.items() if split is None]
-    drawn = [identity for identity in undecided if splits[identity] == "test"]
-    assert abs(len(drawn) - test_share * len(undecided)) <= 1
-    if test_share and len(given_splits) >= 2 and undecided:
-        assert set(splits.values()) == {"train", "test"}
-    if not test_share:
-        assert not drawn
-
-
-@given(st.lists(st.integers(1, 20 << 20), min_size=1, max_size=60), st.integers(0, 3))
-def test_every_chunk_lies_in_one_shard(sizes, seed):
-    chunks = [StoredChunk(None, f"c{number}", "i", 0, 1, size) for number, size in enumerate(sizes)]
-    plan = plan_shards(chunks, seed=seed)
-    assert sorted(chunk.clip_id for shard in plan for chunk in shard) == sorted(chunk.clip_id for chunk in chunks)
-    assert len(plan) >= min(8, len(chunks))
-    assert all(plan)
-    assert plan == plan_shards(chunks[::-1], seed=seed)
-
-
-def test_ranks_count_the_chunks_of_an_identity_over_its_clips():
-    chunks = [StoredChunk(None, clip, "ada", chunk, 1, 1) for clip in ("b", "a") for chunk in range(2)]
-    assert chunk_ranks(chunks) == {("a", 0): (0, 4), ("a", 1): (1, 4), ("b", 0): (2, 4), ("b", 1): (3, 4)}
 
 
 def test_codecs_keep_what_they_promise():
