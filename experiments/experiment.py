@@ -113,6 +113,12 @@ class Experiment(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _lasts_at_all(self) -> "Experiment":
+        if self.optim.duration.count < 1:
+            raise ValueError(f"optim.duration is {self.optim.duration}; expected at least 1 step")
+        return self
+
     def settings(self) -> dict[str, Any]:
         """The resolved experiment as plain JSON-able values."""
         return self.model_dump(mode="json")

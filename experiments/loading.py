@@ -61,7 +61,7 @@ def known_keys(kind: type, prefix: str = "") -> Iterator[str]:
             yield from known_keys(annotation, f"{prefix}{name}.")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, *, is_base: bool = False) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such experiment file; the shipped ones are in the folder experiments/")
     try:
@@ -73,7 +73,9 @@ def _read(path: Path) -> dict[str, Any]:
     base = settings.pop("base", None)
     if base is None:
         return settings
-    below = _read(path.parent / str(base))
+    if is_base:
+        raise InputError(f"{path}: is a base file and names a base itself, {base!r}; at most one base is followed")
+    below = _read(path.parent / str(base), is_base=True)
     return _merge(below, settings)
 
 
@@ -114,7 +116,11 @@ def _check_known(key: str, known: set[str], origin: str) -> None:
 def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
     *sections, leaf = key.split(".")
     for section in sections:
-        settings = settings.setdefault(section, {})
+        if settings.get(section) is None:
+            settings[section] = {}
+        settings = settings[section]
+        if not isinstance(settings, dict):
+            raise InputError(f"--set {key}: {section!r} holds {settings!r}; expected settings as 'key: value'")
     settings[leaf] = value
 
 

@@ -49,9 +49,9 @@ def relative_motion(source: Anchors, driving: Anchors, first: Anchors, *, scale:
 
 
 def size_ratio(source: Points, driving: Points) -> float:
-    """Square root of the ratio of the convex hulls' areas, of the first item of each batch; 1 for a flat hull."""
-    area = _hull_area(driving[0])
-    return (_hull_area(source[0]) / area) ** 0.5 if area > 0 else 1.0
+    """Square root of the ratio of the convex hulls' areas, of the first item of each batch; 1 for a flat one."""
+    areas = _hull_area(source[0]), _hull_area(driving[0])
+    return (areas[0] / areas[1]) ** 0.5 if min(areas) > 0 else 1.0
 
 
 def _hull_area(points: Tensor) -> float:

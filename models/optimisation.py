@@ -23,10 +23,10 @@ def build_optimisers(objective: Objective, *, lr: float, betas: tuple[float, flo
         {"name": name, "params": [p for module in modules for p in module.parameters()]}
         for name, modules in model_parts(objective.model).items()
     ]
-    critic = objective.discriminator
+    discriminator = objective.discriminator
     return Optimisers(
         Adam(groups, lr=lr, betas=betas),
-        None if critic is None else Adam(critic.parameters(), lr=lr, betas=betas),
+        None if discriminator is None else Adam(discriminator.parameters(), lr=lr, betas=betas),
     )
 
 

@@ -85,9 +85,3 @@ class PerceptualPyramid(nn.Module):
         with torch.no_grad():
             wanted: Sequence[Maps] = self.features(target)
         return list(zip(self.layer_weights, seen, wanted, strict=False))
-
-
-def smallest_side(network: str, scales: Sequence[float]) -> int:
-    """Pixels that the shorter side of an image must have, so that no pooling runs dry at the smallest scale."""
-    halvings = 0 if network == "pixels" else sum(index is None for index in VGG_LAYOUTS[network])
-    return round(2**halvings / min(scales))

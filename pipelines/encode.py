@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdam.pipelines.clips import SourceClip, Truth
-from hdam.pipelines.errors import InputError
+from hdam.pipelines.errors import InputError, first_line
 from hdam.pipelines.frame_codec import Codec, Pixels, encode_frame, encode_mask
 from hdam.pipelines.media import open_media, read_frames
 from hdam.pipelines.shards import Row, interleave
@@ -85,7 +85,7 @@ def read_truth(folder: Path) -> Truth | None:
         with np.load(path, allow_pickle=False) as arrays:
             joints, centroid, masks = (arrays.get(name) for name in ("joints", "centroid", "part_masks"))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: no ground truth that can be read ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{path}: no ground truth that can be read ({first_line(error)})") from error
     for name, array, num_axes in (("joints", joints, 3), ("centroid", centroid, 2), ("part_masks", masks, 3)):
         if array is not None and (array.ndim != num_axes or (name != "part_masks" and array.shape[-1] != 2)):
             raise InputError(f"{path}: {name} has shape {array.shape}; see hdam.pipelines.clips.Truth")

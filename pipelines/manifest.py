@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pyarrow import fs
 
-from hdam.pipelines.errors import InputError
+from hdam.pipelines.errors import InputError, first_line
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -75,7 +75,7 @@ def locate(dataset: str) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(dataset)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{dataset}: no filesystem opens this address ({_line(error)})") from error
+        raise InputError(f"{dataset}: no filesystem opens this address ({first_line(error)})") from error
     return filesystem, path.rstrip("/")
 
 
@@ -99,7 +99,7 @@ def load_manifest(dataset: str | Path) -> Manifest:
             text = stream.read()
     except OSError as error:
         raise InputError(
-            f"{dataset}: no {MANIFEST_NAME} to be read there, so it is no prepared dataset ({_line(error)}); "
+            f"{dataset}: no {MANIFEST_NAME} to be read there, so it is no prepared dataset ({first_line(error)}); "
             "make one with 'hdam prepare'"
         ) from error
     return _parse(text, str(dataset))
@@ -169,9 +169,4 @@ def _parse(text: bytes, dataset: str) -> Manifest:
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{where} is broken ({_line(error)}); {AGAIN}") from error
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{where} is broken ({first_line(error)}); {AGAIN}") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from hdam.pipelines.errors import InputError
+from hdam.pipelines.errors import InputError, first_line
 from hdam.pipelines.frame_codec import Pixels
 from hdam.pipelines.video_reader import read_video, video_facts
 
@@ -45,7 +45,6 @@ class Media:
     """Height and width in pixels, after rotation."""
     num_frames: int | None
     """None where the container does not say; never more than a promise."""
-    has_audio: bool
 
 
 def open_media(path: Path) -> Media:
@@ -56,14 +55,14 @@ def open_media(path: Path) -> Media:
     kind = _kind(path)
     if kind == "video":
         facts = video_facts(path)
-        return Media(path=path, fps=facts.fps, size=facts.size, num_frames=facts.num_frames, has_audio=facts.has_audio)
+        return Media(path=path, fps=facts.fps, size=facts.size, num_frames=facts.num_frames)
     if kind == "animation":
         durations, size = _animation_facts(path)
         fps = 1000.0 * len(durations) / sum(durations)
-        return Media(path=path, fps=fps, size=size, num_frames=len(durations), has_audio=False)
+        return Media(path=path, fps=fps, size=size, num_frames=len(durations))
     names = frame_paths(path)
     height, width = read_image(names[0]).shape[:2]
-    return Media(path=path, fps=FOLDER_FPS, size=(height, width), num_frames=len(names), has_audio=False)
+    return Media(path=path, fps=FOLDER_FPS, size=(height, width), num_frames=len(names))
 
 
 def read_frames(path: Path, *, background: tuple[int, int, int] = WHITE) -> Iterator[Pixels]:
@@ -115,11 +114,6 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that reads runs of digits as numbers; equal numbers keep the order of their spelling."""
     parts = re.split(r"([0-9]+)", name)
     return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for messages of one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _kind(path: Path) -> str:

@@ -4,23 +4,10 @@ Every draw follows from (seed, epoch, clip, chunk) by SHA-256, so that it is the
 whatever the order in which rows are read.
 """
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
-
 import numpy as np
 from numpy.typing import NDArray
 
-from hdam.pipelines.frame_codec import decode_frame
 from hdam.pipelines.seeds import stable_hash
-
-
-class PairBatch(TypedDict):
-    """Pairs of one row, as the columns of a batch."""
-
-    source: NDArray[np.uint8]
-    """[pair, height, width, 3] RGB."""
-    driving: NDArray[np.uint8]
-    """[pair, height, width, 3] RGB, from the same clip, never before its source."""
 
 
 def pair_rng(seed: int, epoch: int, clip_id: str, chunk: int) -> np.random.Generator:
@@ -47,19 +34,3 @@ def num_pairs_of_chunk(repeats: int, chunk: int, num_chunks: int, *, epoch: int 
 def is_chosen(identity: str, epoch: int, seed: int, chunk_rank: int, num_identity_chunks: int) -> bool:
     """Whether identity sampling visits this chunk in this epoch: exactly one per identity and epoch."""
     return stable_hash("identity", seed, epoch, identity) % num_identity_chunks == chunk_rank
-
-
-def pairs_for_row(row: Mapping[str, Any], *, num_pairs: int, rng: np.random.Generator) -> PairBatch:
-    """`num_pairs` pairs of a row, of which `frames`, `height` and `width` are needed.
-
-    Only the drawn frames are decoded, each once. The arrays are fresh and writable.
-    """
-    frames = row["frames"]
-    drawn = draw_pairs(len(frames), num_pairs=num_pairs, rng=rng)
-    if not num_pairs:
-        empty = np.zeros((0, row["height"], row["width"], 3), np.uint8)
-        return PairBatch(source=empty, driving=empty.copy())
-    needed, where = np.unique(drawn, return_inverse=True)
-    pixels = np.stack([decode_frame(frames[index]) for index in needed])
-    where = where.reshape(drawn.shape)
-    return PairBatch(source=pixels[where[:, 0]], driving=pixels[where[:, 1]])

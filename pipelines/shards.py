@@ -17,11 +17,8 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from hdam.pipelines.clips import Clip
-from hdam.pipelines.errors import InputError
-from hdam.pipelines.frame_codec import decode_frame, decode_mask
+from hdam.pipelines.errors import InputError, first_line
 from hdam.pipelines.manifest import Manifest, load_manifest, locate
-
-__all__ = ["SCHEMA", "Row", "decode_frame", "decode_mask", "interleave", "iter_clips", "read_rows", "write_shard"]
 
 Row = dict[str, Any]
 """One row of a shard: column name to value."""
@@ -133,7 +130,7 @@ def _open_shard(path: str, filesystem: fs.FileSystem) -> pq.ParquetFile:
     except FileNotFoundError as error:
         raise InputError(f"shard {path} is missing; prepare the dataset again") from error
     except pa.ArrowInvalid as error:
-        raise InputError(f"shard {path} is damaged ({str(error).splitlines()[0]}); prepare it again") from error
+        raise InputError(f"shard {path} is damaged ({first_line(error)}); prepare it again") from error
 
 
 def _join(clip_id: str, chunks: list[Row]) -> Clip:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from hdam.pipelines.clips import CropBox, Split, Trim
-from hdam.pipelines.errors import InputError
+from hdam.pipelines.errors import InputError, first_line
 
 
 class TableRow(NamedTuple):
@@ -43,7 +43,7 @@ def read_table(path: Path) -> list[TableRow]:
                 raise InputError(f"{path}: no column 'file'; found {', '.join(reader.fieldnames or []) or 'nothing'}")
             return [_row(f"{path}, line {reader.line_num}", cells) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: no table that can be read ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{path}: no table that can be read ({first_line(error)})") from error
 
 
 def parse_crop(text: str) -> CropBox:

@@ -1,7 +1,5 @@
 """From a frame of any size to a square of the dataset's size: crop box, square, resize; and the same for the truth."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -77,11 +75,6 @@ def move_points(
     pixel = (points.astype(np.float64) + 1) / 2 * np.array([width - 1, height - 1])
     resized = (pixel - corner + 0.5) * (size / window.side) - 0.5
     return np.asarray(resized / (size - 1) * 2 - 1, np.float32)
-
-
-def trimmed(frames: Iterable[Pixels], trim: Trim | None, *, max_frames: int | None) -> Iterator[Pixels]:
-    """The frames that `trim` and `max_frames` leave; reading ends with the last of them."""
-    return islice(frames, *frame_span(trim, max_frames))
 
 
 def frame_span(trim: Trim | None, max_frames: int | None) -> tuple[int, int | None]:

@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
-from hdam.pipelines.errors import InputError
+from hdam.pipelines.errors import InputError, first_line
 from hdam.pipelines.frame_codec import Pixels
 
 UNSAID_FPS = 25.0
@@ -28,7 +28,6 @@ class VideoFacts(NamedTuple):
     size: tuple[int, int]
     """Height and width in pixels, after rotation."""
     num_frames: int | None
-    has_audio: bool
 
 
 def video_facts(path: Path) -> VideoFacts:
@@ -38,9 +37,7 @@ def video_facts(path: Path) -> VideoFacts:
         raise InputError(f"{path}: holds no frame")
     with _open(path) as container:
         stream = _video_stream(path, container)
-        return VideoFacts(
-            _fps(stream), (first.shape[0], first.shape[1]), stream.frames or None, bool(container.streams.audio)
-        )
+        return VideoFacts(_fps(stream), (first.shape[0], first.shape[1]), stream.frames or None)
 
 
 def read_video(path: Path) -> Iterator[Pixels]:
@@ -110,4 +107,4 @@ def _upright(frame: VideoFrame) -> Pixels:
 
 def _reason(error: Exception) -> str:
     """The reason without errno and file name, which the message already has."""
-    return getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    return getattr(error, "strerror", None) or first_line(error)

@@ -77,10 +77,11 @@ def animate(
     Both are cut to the square in their middle and resized to the model's size. The driving video's fps are kept, its
     audio in an mp4. `structure` adds `<out>_structure` as video and picture, `grid` adds `<out>_grid`. `on_frame`
     hears how many frames are done, and of how many, where the driving file says.
-    Raises InputError for what cannot be read or written; nothing is left half-written.
+    Raises InputError for what cannot be read or written, and where an output would overwrite an input; nothing is
+    left half-written.
     """
     started = time.monotonic()
-    _check_names(out, source, driving)
+    _check_names(out, inputs=(source, driving), has_structure=structure, has_grid=grid)
     still, media = read_still(source, loaded), open_media(driving)
     views: dict[Path, View] = {out: _result_view}
     if grid:
@@ -178,10 +179,17 @@ def _counted(
             on_frame(count, total)
 
 
-def _check_names(out: Path, source: Path, driving: Path) -> None:
-    for given in (source, driving):
-        if out.absolute() == given.absolute():
-            raise InputError(f"--out {out} would overwrite an input; choose another name")
+def _check_names(out: Path, *, inputs: tuple[Path, ...], has_structure: bool, has_grid: bool) -> None:
+    """InputError where `out` names no file, or a file that would be written is an input under whatever name."""
+    if not out.name:
+        raise InputError(f"--out {out} names no file; expected a name such as result.mp4")
+    written = [out]
+    written += [_beside(out, "structure"), _picture_path(out)] if has_structure else []
+    written += [_beside(out, "grid")] if has_grid else []
+    for path in written:
+        for given in inputs:
+            if path.resolve() == given.resolve():
+                raise InputError(f"--out {out} would overwrite the input {given} with {path}; choose another name")
 
 
 def _beside(out: Path, what: str) -> Path:

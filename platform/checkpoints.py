@@ -22,7 +22,7 @@ SEAL_NAME = "checkpoint.json"
 
 
 def write_checkpoint(run_dir: Path, state: Mapping[str, Any], *, step: int, keep: int) -> Path:
-    """Write the checkpoint of a step under a temporary name, rename it, and remove all but the newest `keep`."""
+    """Write the checkpoint of a step under a temporary name and rename it; of all sound ones the newest `keep` stay."""
     target = run_dir / f"step-{step:08d}"
     partial = run_dir / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -35,8 +35,10 @@ def write_checkpoint(run_dir: Path, state: Mapping[str, Any], *, step: int, keep
     (partial / SEAL_NAME).write_text(json.dumps(seal), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
-    for old in _folders(run_dir)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+    folders = _folders(run_dir)
+    sound = [folder for folder in folders if is_sound(folder)]
+    for folder in set(folders) - set(sound[:keep]):  # a damaged one, however new, takes no sound one's place
+        shutil.rmtree(folder, ignore_errors=True)
     return target
 
 

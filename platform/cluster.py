@@ -9,7 +9,7 @@ import ray
 import torch
 
 from hdam.experiments.experiment import ResourceConfig
-from hdam.pipelines.errors import InputError
+from hdam.pipelines.errors import InputError, first_line
 from hdam.platform.doctor import usable_cpus
 
 LOG = logging.getLogger("hdam")
@@ -38,12 +38,16 @@ def ray_session(resources: ResourceConfig) -> Iterator[None]:
 def start_ray(resources: ResourceConfig) -> None:
     """Join the cluster of RAY_ADDRESS, or start one on this machine.
 
-    Raises InputError when `resources` don't fit on this machine.
+    Raises InputError when `resources` don't fit on this machine, and when no cluster answers at RAY_ADDRESS.
     """
     is_verbose = LOG.isEnabledFor(logging.DEBUG)
     logging_level = logging.INFO if is_verbose else logging.ERROR
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=is_verbose, logging_level=logging_level)
+    if address := os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(log_to_driver=is_verbose, logging_level=logging_level)
+        except (ConnectionError, ValueError) as error:
+            reason = first_line(error)
+            raise InputError(f"RAY_ADDRESS={address}: no cluster there ({reason}); correct or unset it") from error
         _warn_if_small(resources)
         return
     check_machine(resources)

@@ -84,7 +84,8 @@ def stream(plan: PairPlan, *, first_step: int, last_step: int, workers: int, dat
             steps = range(start, min(start + steps_per_task, last_step))
             yield from make_bundles(plan, steps, workers=workers, bundle_steps=bundle_steps)
 
-    numbers = ray.data.range(num_tasks, override_num_blocks=num_tasks)
+    # Not `range`: its read tasks want a whole CPU each, which never gets free where `data_cpus` is less.
+    numbers = ray.data.from_items([{"id": task} for task in range(num_tasks)], override_num_blocks=num_tasks)
     return numbers.map_batches(run_task, batch_size=1, num_cpus=min(1.0, data_cpus))
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
+
+from hdam.platform.reports import plain_table
 
 SHM_DIR = Path("/dev/shm")
 CGROUP_DIR = Path("/sys/fs/cgroup")
@@ -46,12 +48,11 @@ def examine() -> list[Finding]:
 
 def show_findings(findings: list[Finding], console: Console) -> None:
     """Print `findings` as a table."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("", "What", "Found", "Meaning"):
-        table.add_column(title, overflow="fold")
+    table = plain_table("", "What", "Found", "Meaning")
     for finding in findings:
-        mark = "[green]ok[/]" if finding.is_good else "[red]missing[/]" if finding.is_essential else "[yellow]note[/]"
-        table.add_row(mark, finding.subject, finding.found, "" if finding.is_good else finding.consequence)
+        meaning = "" if finding.is_good else finding.consequence
+        # As Text, since a path or a message with [brackets] is no markup.
+        table.add_row(_mark(finding), *map(Text, (finding.subject, finding.found, meaning)))
     console.print(table)
     missing = [finding.subject for finding in findings if finding.is_essential and not finding.is_good]
     console.print(f"Missing: {', '.join(missing)}." if missing else "Everything essential is here.")
@@ -163,6 +164,12 @@ def free_memory_gib() -> tuple[float, float]:
     if limit is None or used is None:
         return free, total
     return min(free, (limit - used) / GIB), min(total, limit / GIB)
+
+
+def _mark(finding: Finding) -> Text:
+    if finding.is_good:
+        return Text("ok", style="green")
+    return Text("missing", style="red") if finding.is_essential else Text("note", style="yellow")
 
 
 def _cgroup_cpus() -> float:

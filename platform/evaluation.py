@@ -1,7 +1,5 @@
 """Reconstruction, the published protocol: the first frame of a held-out clip is made to follow its own clip."""
 
-from collections.abc import Callable
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -49,24 +47,17 @@ def reconstruct(
     *,
     split: str = "test",
     device: str | torch.device = "cpu",
-    max_clips: int | None = None,
-    on_clip: Callable[[ClipScore], None] | None = None,
 ) -> Reconstruction:
     """Score `model` on the clips of a split of `dataset` (path or URI).
 
     Source is frame 0; every frame, frame 0 included, is painted with the background predictor; frames are averaged
-    over the whole split, so that long clips weigh more (published evaluation scripts). `on_clip` hears each clip's
-    score. The model is put into evaluation mode and on `device`, and back again. Raises InputError when the split is
-    missing or holds no clip.
+    over the whole split, so that long clips weigh more (published evaluation scripts). The model is put into
+    evaluation mode and on `device`, and back again. Raises InputError when the split is missing or holds no clip.
     """
     home, was_training = next(model.parameters()).device, model.training
     model.to(device).eval()
     try:
-        scores = []
-        for clip in islice(iter_clips(dataset, split), max_clips):
-            scores.append(_score(model, clip, torch.device(device)))
-            if on_clip is not None:
-                on_clip(scores[-1])
+        scores = [_score(model, clip, torch.device(device)) for clip in iter_clips(dataset, split)]
     finally:
         model.to(home).train(was_training)
     if not scores:

@@ -35,7 +35,7 @@ def held_out_pairs(dataset: str, split: str) -> ImagePair:
 
 
 @torch.no_grad()
-def draw_pairs(model: MotionModel, pairs: ImagePair, path: Path) -> None:
+def paint_pairs(model: MotionModel, pairs: ImagePair, path: Path) -> None:
     """Paint `pairs` with `model` in evaluation mode, and write the grid of all by-products to `path`."""
     device, was_training = next(model.parameters()).device, model.training
     source, driving = pairs.source.to(device), pairs.driving.to(device)

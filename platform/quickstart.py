@@ -31,7 +31,7 @@ DATASET_NAME = "puppets"
 class PuppetSettings:
     """How many puppets, and which."""
 
-    num_clips: int = 180
+    num_clips: int = 160
     num_frames: int = 48
     test_share: float = 0.1
     seed: int = 0

@@ -117,6 +117,15 @@ def show_model(name: str) -> RegisteredModel:
     return _with_versions(client, name)
 
 
+def is_registered(name: str, version: str) -> bool:
+    """Whether this version is there."""
+    try:
+        connect().get_model_version(name, version)
+    except MlflowException:
+        return False
+    return True
+
+
 def set_alias(name: str, version: str, alias: str) -> None:
     """Point `alias` at a version. Raises InputError when name or version do not exist, or the alias is no name."""
     client = connect()

@@ -121,7 +121,7 @@ def show_models(models: Sequence["RegisteredModel"], console: Console) -> None:
         aliases = [f"{alias}: {version.version}" for version in model.versions for alias in version.aliases]
         newest = model.versions[0] if model.versions else None
         cells = ("", "", "", "", "") if newest is None else (newest.version, *_facts(newest))
-        table.add_row(model.name, cells[0], "\n".join(aliases), *cells[1:])
+        table.add_row(*map(Text, (model.name, cells[0], "\n".join(aliases), *cells[1:])))
     console.print(table)
 
 
@@ -132,7 +132,8 @@ def show_versions(model: "RegisteredModel", console: Console) -> None:
     for version in model.versions:
         tags, run = version.tags, version.run_id[:RUN_ID_LENGTH]
         aliases = "\n".join(version.aliases)
-        table.add_row(version.version, aliases, *_facts(version), tags.get("steps", ""), tags.get("dataset", ""), run)
+        cells = (version.version, aliases, *_facts(version), tags.get("steps", ""), tags.get("dataset", ""), run)
+        table.add_row(*map(Text, cells))
     _say(console, model.name, style="bold")
     console.print(table)
 

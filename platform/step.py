@@ -88,12 +88,12 @@ class TrainStep:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training goes on from: weights, optimisers, and the steps done, which schedules follow."""
-        critic, optimisers = self.objective.discriminator, self.optimisers
+        discriminator, optimisers = self.objective.discriminator, self.optimisers
         return {
             "step": self.step,
             "model": self.objective.model.state_dict(),
             "optimiser": optimisers.model.state_dict(),
-            "discriminator": critic.state_dict() if critic else None,
+            "discriminator": discriminator.state_dict() if discriminator else None,
             "discriminator_optimiser": optimisers.discriminator.state_dict() if optimisers.discriminator else None,
         }
 

@@ -1,8 +1,10 @@
 """MLflow tracking: where runs are kept, and what is written about each of them."""
 
 import contextlib
+import json
 import logging
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hdam.experiments.experiment import Experiment
-from hdam.pipelines.errors import InputError
+from hdam.pipelines.errors import InputError, first_line
 from hdam.pipelines.manifest import Manifest
 
 if TYPE_CHECKING:  # MLflow takes seconds to import; who only asks where the results are should not wait
@@ -31,6 +33,7 @@ LONGEST_PARAM = 500
 SECONDS_BETWEEN_FLUSHES = 5.0
 SECONDS_AFTER_OUTAGE = 60.0
 MOST_KEPT_METRICS = 200_000
+EVALUATION_NAME = "evaluation.json"
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -47,11 +50,11 @@ def tracking_uri() -> str:
 
 def has_server() -> bool:
     """Whether tracking goes to a server, which keeps artifacts itself; else they go into the results folder."""
-    return not tracking_uri().startswith(("sqlite:", "postgresql:", "mysql:", "mssql:", "file:"))
+    return tracking_uri().startswith(("http:", "https:", "databricks"))
 
 
 def connect() -> "MlflowClient":
-    """A client of the tracking store. Raises InputError when it cannot be reached."""
+    """A client of the tracking store. Raises InputError when it cannot be reached, or the results not be written."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -62,14 +65,15 @@ def connect() -> "MlflowClient":
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = tracking_uri()
     if not has_server():
-        results_dir().mkdir(parents=True, exist_ok=True)
+        _make_results_dir()
     with _unchanged("MLFLOW_TRACKING_URI"):  # MLflow would write it there, and the next call take it for the user's
         mlflow.set_tracking_uri(uri)
-    client = MlflowClient(uri)
     try:
+        client = MlflowClient(uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
-        raise InputError(f"MLflow at {uri} does not answer ({_line(error)}); look at MLFLOW_TRACKING_URI") from error
+    except (MlflowException, OSError, ImportError) as error:  # a database's driver may be missing
+        problem = f"MLflow at {uri} does not answer ({first_line(error)}); look at MLFLOW_TRACKING_URI"
+        raise InputError(_masked(problem)) from error
     return client
 
 
@@ -113,16 +117,22 @@ def log_picture(client: "MlflowClient", run_id: str, path: Path, *, step: int) -
 def log_scores(
     client: "MlflowClient", run_id: str, scores: Mapping[str, float], table: Mapping[str, list[Any]], *, step: int
 ) -> None:
-    """The evaluation after `step`: `scores` as metrics, `table` (columns by name) as an artifact."""
+    """The evaluation after `step`: `scores` as metrics, `table` (columns by name) as an artifact that MLflow shows.
+
+    A table of an earlier attempt is replaced; MLflow's own `log_table` would append to it.
+    """
+    rows = [list(row) for row in zip(*table.values(), strict=True)]
     with _tolerated("the evaluation was not logged"):
         for name, value in scores.items():
             client.log_metric(run_id, name, value, step=step)
-        client.log_table(run_id, dict(table), "evaluation.json")
+        client.log_dict(run_id, {"columns": list(table), "data": rows}, EVALUATION_NAME)
+        client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": EVALUATION_NAME, "type": "table"}]))
 
 
 def ui_command() -> str:
-    """What shows the runs in a browser."""
-    return f"open {tracking_uri()}" if has_server() else f"mlflow ui --backend-store-uri {tracking_uri()}"
+    """What shows the runs in a browser; `***` stands for a user name and password in the address."""
+    uri = _masked(tracking_uri())
+    return f"open {uri}" if has_server() else f"mlflow ui --backend-store-uri {uri}"
 
 
 class MetricBuffer:
@@ -158,13 +168,23 @@ class MetricBuffer:
         except (MlflowException, OSError) as error:
             self._next_flush = self._clock() + SECONDS_AFTER_OUTAGE
             if not self._has_warned:
-                LOG.warning("MLflow does not take metrics (%s); training goes on, they are kept", _line(error))
+                LOG.warning(
+                    "MLflow does not take metrics (%s); training goes on, they are kept", _masked(first_line(error))
+                )
             self._has_warned = True
 
     @property
     def num_kept(self) -> int:
         """Metrics that wait to be sent."""
         return len(self._kept)
+
+
+def _make_results_dir() -> None:
+    try:
+        results_dir().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"no results can be kept in {results_dir()} ({reason}); set HDAM_RESULTS") from error
 
 
 def _experiment_id(client: "MlflowClient", name: str) -> str:
@@ -249,8 +269,9 @@ def _tolerated(consequence: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        LOG.warning("MLflow: %s (%s)", consequence, _line(error))
+        LOG.warning("MLflow: %s (%s)", consequence, _masked(first_line(error)))
 
 
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _masked(text: str) -> str:
+    """`text` without the user names and passwords of addresses in it."""
+    return re.sub(r"://[^/\s]*@", "://***@", text)

@@ -13,8 +13,10 @@ from rich.console import Console
 from hdam.experiments.experiment import Experiment
 from hdam.experiments.loading import override
 from hdam.models.hdam import MotionModel
-from hdam.models.objective import build_objective
-from hdam.pipelines.errors import InputError
+from hdam.models.objective import build_objective, draw_deformations
+from hdam.models.optimisation import build_optimisers
+from hdam.models.weights import WeightsError
+from hdam.pipelines.errors import InputError, first_line
 from hdam.pipelines.manifest import Manifest
 from hdam.platform import tracking
 from hdam.platform.checkpoints import newest_checkpoint, read_checkpoint, step_of
@@ -24,7 +26,7 @@ from hdam.platform.evaluation import Reconstruction, reconstruct
 from hdam.platform.fit import fit
 from hdam.platform.pair_plan import PairPlan, make_plan
 from hdam.platform.progress import Display, Measured, Message, Pictured, Started, display
-from hdam.platform.registry import register
+from hdam.platform.registry import is_registered, register
 from hdam.platform.runs import RunRecord, find_run, locked, read_record, write_record
 from hdam.platform.train_report import TrainReport, report_from_json, report_to_json
 
@@ -52,12 +54,16 @@ def train(experiment: Experiment, *, fresh: bool = False) -> TrainReport:
     """
     prepared = prepare_training(experiment)
     runs_dir = tracking.results_dir() / "runs"
-    run_dir = find_run(runs_dir, experiment, fingerprint=prepared.manifest.fingerprint, fresh=fresh)
-    record = read_record(run_dir)
+    # The name counts as well as the content: it is the model's.
+    dataset = f"{prepared.manifest.name} {prepared.manifest.fingerprint}"
+    run_dir = find_run(runs_dir, experiment, fingerprint=dataset, fresh=fresh)
+    record, client = read_record(run_dir), tracking.connect()
     if record.report is not None:
-        LOG.info("this experiment is trained already, in %s; --fresh trains it anew", run_dir)
-        return report_from_json(record.report, run_dir=run_dir)
-    client = tracking.connect()
+        known = report_from_json(record.report, run_dir=run_dir)
+        if is_registered(known.model_name, known.model_version):
+            LOG.info("this experiment is trained already, in %s; --fresh trains it anew", run_dir)
+            return known
+        LOG.warning("%s is finished, but its model is not registered any more; registering it again", run_dir)
     with locked(run_dir) as attempt:
         run_id = record.mlflow_run_id
         if not run_id or not tracking.resume_run(client, run_id):
@@ -93,14 +99,19 @@ def _with_absolute_paths(experiment: Experiment) -> Experiment:
 
 def _check_model(experiment: Experiment) -> None:
     """Build the networks and run them once, so that what does not fit is told before Ray is started."""
-    objective, size = build_objective(experiment.model, experiment.losses), experiment.data.size
+    size, optim = experiment.data.size, experiment.optim
     black = torch.zeros(1, 3, size, size)
     try:
+        objective = build_objective(experiment.model, experiment.losses).eval()
+        build_optimisers(objective, lr=optim.lr, betas=optim.betas)
         with torch.no_grad():
-            objective.model.eval()(black, black)
-    except (RuntimeError, ValueError) as error:
-        line = str(error).splitlines()[0]
-        raise InputError(f"the model cannot work at data.size={size} ({line}); use fewer blocks in model.*") from error
+            objective(black, black, draw_deformations(1, experiment.losses))
+    except WeightsError:
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise InputError(
+            f"these settings of model.*, losses.* and optim.* do not work at data.size={size}: {first_line(error)}"
+        ) from error
 
 
 def _train_and_register(

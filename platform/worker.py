@@ -17,7 +17,7 @@ from hdam.experiments.experiment import Experiment
 from hdam.models.objective import build_objective
 from hdam.platform.checkpoints import newest_checkpoint, read_checkpoint, write_checkpoint
 from hdam.platform.datasets import batches_of_worker
-from hdam.platform.pictures import PICTURES_DIR, draw_pairs, held_out_pairs
+from hdam.platform.pictures import PICTURES_DIR, held_out_pairs, paint_pairs
 from hdam.platform.progress import Measured, Message, Pictured, Started, Stepped
 from hdam.platform.runs import is_current
 from hdam.platform.step import StepResult, TrainStep
@@ -63,7 +63,7 @@ def run_worker(settings: Mapping[str, Any]) -> None:
             post(meter.read(trainer))
         if pictured and (is_last or step % log.pictures_every == 0):
             path = run_dir / PICTURES_DIR / f"step-{step:08d}.png"
-            draw_pairs(trainer.objective.model, pictured, path)
+            paint_pairs(trainer.objective.model, pictured, path)
             post(Pictured(step=step, path=str(path)))
         if is_last or step % log.checkpoint_every == 0:
             keep_state(trainer, task, keep=log.keep_checkpoints)
@@ -74,9 +74,7 @@ def make_trainer(experiment: Experiment, *, steps_per_epoch: int) -> TrainStep:
     torch.set_num_threads(experiment.resources.threads_per_worker)
     torch.manual_seed(experiment.seed)
     device = ray.train.torch.get_device()
-    # Frames arrive with their channels last; weights in the same order spare convolutions a tenth of their time.
     objective = build_objective(experiment.model, experiment.losses)
-    objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == "cuda":  # on a CPU, SyncBatchNorm refuses to work
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
     # Buffers are running statistics, which the first worker keeps for all, and fixed networks: nothing to send around.

@@ -1,5 +1,8 @@
 """Animation: every driving frame becomes a frame of the result, at its speed and with its sound."""
 
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
 import torch
@@ -40,7 +43,9 @@ def test_an_mp4_keeps_frames_fps_and_sound(loaded, still, driving, tmp_path):
         on_frame=lambda *done: heard.append(done),
     )
     media = open_media(report.out)
-    assert (media.fps, media.size, media.num_frames, media.has_audio) == (12.5, (SIZE, SIZE), 13, True)
+    assert (media.fps, media.size, media.num_frames) == (12.5, (SIZE, SIZE), 13)
+    with av.open(str(report.out)) as container:
+        assert len(container.streams.audio) == 1
     assert heard == [(count, 13) for count in range(1, 14)]
     assert (report.num_frames, report.fps, report.structure, report.grid) == (13, 12.5, (), None)
     assert [path.name for path in report.out.parent.iterdir()] == ["out.mp4"]
@@ -127,3 +132,30 @@ def test_a_mistake_is_told_and_nothing_is_left(loaded, still, driving, tmp_path,
     with pytest.raises(InputError, match=problem):
         animate(loaded, **{key: tmp_path / name for key, name in names.items()}, structure=True, grid=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("given", "out"),
+    [
+        ("driving.mp4", "clips/../driving.mp4"),
+        ("driving.mp4", "link/driving.mp4"),
+        ("shot_structure.mp4", "shot.mp4"),
+        ("shot_grid.mp4", "shot.mp4"),
+        ("shot_structure.png", "shot.mp4"),
+    ],
+)
+def test_no_output_takes_an_inputs_place(loaded, still, driving, tmp_path, given, out):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    is_still = given.endswith(".png")
+    source = still.rename(tmp_path / given) if is_still else still
+    clip = driving if is_still else driving.rename(tmp_path / given)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=rf"overwrite the input .*{given}"):
+        animate(loaded, source=source, driving=clip, out=tmp_path / out, structure=True, grid=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_without_a_name_is_no_output(loaded, still, driving):
+    with pytest.raises(InputError, match="names no file"):
+        animate(loaded, source=still, driving=driving, out=Path(), structure=True)

@@ -68,6 +68,7 @@ def test_size_ratio_is_that_of_lengths():
     assert size_ratio(square(1.0), square(0.5)) == pytest.approx(2)
     assert size_ratio(square(0.2, centre=0.4), square(0.6)) == pytest.approx(1 / 3)
     assert size_ratio(square(1.0), torch.zeros(1, 6, 2)) == 1
+    assert size_ratio(torch.zeros(1, 6, 2), square(1.0)) == 1
     assert size_ratio(square(1.0), torch.linspace(0, 1, 6)[None, :, None].expand(1, 6, 2)) == 1
 
 

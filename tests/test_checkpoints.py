@@ -49,6 +49,14 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, caplog, damage)
     assert newest.name in caplog.text and "damaged" in caplog.text
 
 
+def test_a_damaged_newer_checkpoint_takes_no_sound_ones_place(tmp_path):
+    damaged = write_checkpoint(tmp_path, {"step": 20}, step=20, keep=1)
+    (damaged / "checkpoint.json").unlink()
+    for step in (10, 15):
+        written = write_checkpoint(tmp_path, {"step": step}, step=step, keep=1)
+        assert [newest_checkpoint(tmp_path)] == list(tmp_path.iterdir()) == [written]
+
+
 def test_what_a_kill_left_half_written_is_not_seen_and_is_overwritten(tmp_path):
     (tmp_path / ".step-00000005.partial").mkdir()
     (tmp_path / ".step-00000005.partial" / STATE_NAME).write_bytes(b"half")

@@ -43,3 +43,10 @@ def test_a_session_that_is_there_is_checked_and_left_alone(ray_session):
     with cluster.ray_session(ResourceConfig()):
         pass
     assert cluster.ray.is_initialized()
+
+
+def test_an_address_that_is_none_is_told(monkeypatch):
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "nonsense")
+    with pytest.raises(InputError, match=r"RAY_ADDRESS=nonsense: no cluster there \(.+\); correct or unset it"):
+        cluster.start_ray(ResourceConfig())

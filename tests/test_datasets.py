@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+import ray
+import ray.util
 from small_training import make_dataset, small_training
 
 from hdam.experiments.loading import override
@@ -173,6 +175,18 @@ def test_two_workers_get_their_own_half_of_every_step_in_order(dataset, ray_sess
         thread.join(120)
     for rank in taken:
         assert taken[rank] == batches_of(plan, steps, worker=rank, workers=2)
+
+
+def test_the_stream_needs_no_more_than_the_data_cpus(dataset, ray_session):
+    data = stream(plan_of(dataset), first_step=0, last_step=8, workers=1, data_cpus=0.25)
+    others = ray.util.placement_group([{"CPU": ray.available_resources()["CPU"] - 0.25}])
+    ray.get(others.ready(), timeout=60)
+    rows = []
+    waiting = threading.Thread(target=lambda: rows.extend(data.take_all()), daemon=True)
+    waiting.start()
+    waiting.join(60)
+    ray.util.remove_placement_group(others)
+    assert rows
 
 
 def test_batches_of_other_sizes_do_not_divide(dataset):

@@ -80,3 +80,10 @@ def test_the_table_fits_the_terminal(width, capsys):
     assert max(map(len, lines)) <= width
     for subject in ("Python", "torch", "VGG-19 weights"):
         assert any(subject in line for line in lines)
+
+
+def test_brackets_in_a_finding_are_no_markup(capsys):
+    finding = doctor.Finding("disk", "at /data/[red]/run", False, True, "[/] is :smile: no markup")
+    doctor.show_findings([finding], Console(width=120))
+    shown = capsys.readouterr().out
+    assert "missing disk at /data/[red]/run [/] is :smile: no markup" in " ".join(shown.split())

@@ -122,6 +122,21 @@ def test_a_file_lies_over_its_base(written):
     assert (experiment.model.anchors.num_motion, experiment.model.anchors.variant) == (5, "dam")
 
 
+def test_at_most_one_base_is_followed(written):
+    written("base: mine.yaml\n", "base.yaml")
+    assert "at most one base is followed" in told(load_experiment, written("base: base.yaml\n"))
+    assert "at most one base is followed" in told(load_experiment, written("base: own.yaml\n", "own.yaml"))
+
+
+def test_an_empty_section_can_be_filled_and_a_value_cannot(written):
+    assert load_experiment(written("data:\n"), {"data.path": "here"}).data.path == "here"
+    assert "'data' holds 3" in told(load_experiment, written("data: 3\n"), {"data.path": "here"})
+
+
+def test_a_training_of_no_length_is_refused(written):
+    assert "expected at least 1 step" in told(load_experiment, written("optim: {duration: 0 epochs}\n"))
+
+
 def test_overrides_are_read_as_yaml():
     pairs = ["optim.lr=1e-4", "data.identity=true", "model.ignored=[1, 2]", "data.path=s3://bucket/x=y", "seed=7"]
     assert parse_overrides(pairs) == {

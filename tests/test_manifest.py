@@ -6,7 +6,7 @@ import pytest
 from media_files import SPLITS, store, write_dataset
 
 from hdam.pipelines.assemble import assemble
-from hdam.pipelines.errors import InputError
+from hdam.pipelines.errors import InputError, first_line
 from hdam.pipelines.manifest import SCHEMA_VERSION, load_manifest, verify_shards
 from hdam.pipelines.shards import read_rows
 
@@ -71,6 +71,13 @@ def test_a_broken_manifest_is_one_clear_line(tmp_path, text, word):
     with pytest.raises(InputError, match=word) as error:
         load_manifest(tmp_path)
     assert "\n" not in str(error.value) and "manifest.json" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "line"), [("one\ntwo", "one"), ("\n one\n", "one"), ("", "OSError"), ("\n", "OSError")]
+)
+def test_errors_are_quoted_by_their_first_line(message, line):
+    assert first_line(OSError(message)) == line
 
 
 def test_missing_datasets_are_told_apart(tmp_path):

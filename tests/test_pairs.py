@@ -1,4 +1,4 @@
-"""Drawing pairs: seeded, sorted, decoded once, and spread over chunks and identities."""
+"""Drawing pairs: seeded, sorted, and spread over chunks and identities."""
 
 import subprocess
 import sys
@@ -8,15 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdam.pipelines import pairs as pairs_module
-from hdam.pipelines.frame_codec import encode_frame
-from hdam.pipelines.pairs import draw_pairs, is_chosen, num_pairs_of_chunk, pair_rng, pairs_for_row
-
-
-def grey_row(num_frames):
-    """A row whose frame i is everywhere 10 i."""
-    frames = [encode_frame(np.full((8, 8, 3), 10 * index, np.uint8), "png") for index in range(num_frames)]
-    return {"frames": frames, "height": 8, "width": 8}
+from hdam.pipelines.pairs import draw_pairs, is_chosen, num_pairs_of_chunk, pair_rng
 
 
 @given(st.integers(1, 50), st.integers(0, 40), st.integers(0, 2**32))
@@ -82,32 +74,3 @@ def test_one_chunk_per_identity_and_epoch(identity, epoch, seed, num_chunks):
 def test_identity_sampling_visits_all_chunks_in_time():
     visits = np.array([[is_chosen("ada", epoch, 0, rank, 4) for rank in range(4)] for epoch in range(2000)])
     assert visits.mean(0) == pytest.approx([0.25] * 4, abs=0.04)
-
-
-def test_a_row_gives_its_own_frames_in_order():
-    batch = pairs_for_row(grey_row(20), num_pairs=12, rng=np.random.default_rng(0))
-    drawn = draw_pairs(20, num_pairs=12, rng=np.random.default_rng(0))
-    assert batch["source"].shape == batch["driving"].shape == (12, 8, 8, 3)
-    assert batch["source"].dtype == np.uint8 and batch["source"].flags.writeable
-    assert (batch["source"][:, 0, 0, 0] == 10 * drawn[:, 0]).all()
-    assert (batch["driving"][:, 7, 7, 2] == 10 * drawn[:, 1]).all()
-
-
-def test_only_drawn_frames_are_decoded_and_each_once(monkeypatch):
-    decoded = []
-
-    def counting(data):
-        decoded.append(data)
-        return decode(data)
-
-    decode = pairs_module.decode_frame
-    monkeypatch.setattr(pairs_module, "decode_frame", counting)
-    row = grey_row(25)
-    pairs_for_row(row, num_pairs=30, rng=np.random.default_rng(1))
-    drawn = np.unique(draw_pairs(25, num_pairs=30, rng=np.random.default_rng(1)))
-    assert sorted(decoded) == sorted(row["frames"][index] for index in drawn)
-
-
-def test_no_pairs_is_an_empty_batch():
-    batch = pairs_for_row(grey_row(2), num_pairs=0, rng=np.random.default_rng(0))
-    assert batch["source"].shape == (0, 8, 8, 3)

@@ -2,12 +2,16 @@
 
 import csv
 import errno
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from media_files import (
+    assert_one_line,
     moving_square,
     write_animation,
     write_clips_of_each_kind,
@@ -22,6 +26,7 @@ from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import load_manifest, verify_shards
 from hdam.pipelines.prepare import PrepareOptions, Progress, dataset_name, prepare
 from hdam.pipelines.shards import iter_clips
+from hdam.pipelines.workspace import partial_folder
 
 OPTIONS = PrepareOptions(size=16, codec="png", max_chunk_frames=4)
 
@@ -179,6 +184,64 @@ def test_whatever_happens_nothing_half_made_stays(videos, tmp_path, monkeypatch,
         prepare(videos, tmp_path / "data", options=OPTIONS, overwrite=True)
     assert load_manifest(tmp_path / "data") == before
     assert names_in(tmp_path) == ["My Videos", "data"]
+
+
+@pytest.mark.parametrize("name", ["file.txt/data", "file.txt/deep/data", "d" * 300])
+def test_a_target_that_cannot_be_written_is_named_before_anything_is_read(tmp_path, name):
+    (tmp_path / "file.txt").touch()
+    write_animation(tmp_path / "bob.gif", moving_square(5), milliseconds=50)
+    with pytest.raises(InputError) as error:
+        prepare(tmp_path / "bob.gif", tmp_path / name, options=OPTIONS, on_progress=pytest.fail)
+    assert_one_line(error, str(tmp_path / name), "cannot be written")
+    assert names_in(tmp_path) == ["bob.gif", "file.txt"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("mode", [0o500, 0o000])
+def test_a_target_without_permission_is_named(tmp_path, mode):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    write_animation(tmp_path / "bob.gif", moving_square(5), milliseconds=50)
+    closed.chmod(mode)
+    try:
+        with pytest.raises(InputError) as error:
+            prepare(tmp_path / "bob.gif", closed / "data", options=OPTIONS)
+    finally:
+        closed.chmod(0o700)
+    assert_one_line(error, str(closed / "data"), "Permission denied")
+
+
+@pytest.fixture
+def old_dataset(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "old.txt").touch()
+    return tmp_path / "data"
+
+
+def test_the_old_dataset_comes_back_when_the_new_one_cannot_take_its_place(old_dataset, tmp_path):
+    with pytest.raises(InputError, match="cannot be written"), partial_folder(old_dataset) as partial:
+        shutil.rmtree(partial)
+    assert names_in(old_dataset) == ["old.txt"] and names_in(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("step", "is_done", "left"), [(0, False, "old"), (0, True, "old"), (1, False, "old"), (1, True, "new")]
+)
+def test_ctrl_c_while_datasets_change_places_leaves_one_whole(old_dataset, tmp_path, monkeypatch, step, is_done, left):
+    rename, calls = Path.rename, []
+
+    def interrupted(path, target):
+        calls.append(path)
+        if len(calls) - 1 != step:
+            return rename(path, target)
+        if is_done:
+            rename(path, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), partial_folder(old_dataset) as partial:
+        (partial / "new.txt").touch()
+    assert names_in(old_dataset) == [f"{left}.txt"] and names_in(tmp_path) == ["data"]
 
 
 def test_the_same_input_gives_the_same_dataset(videos, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from media_files import assert_one_line
 from PIL import Image
 
 from hdam.pipelines.errors import InputError
@@ -157,6 +158,28 @@ def test_write_puppets_takes_an_empty_folder(tmp_path: Path):
     folder.mkdir(parents=True)
     write_puppets(folder, num_clips=2, num_frames=2, size=16)
     assert (folder / "manifest.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["file.txt/puppets", "file.txt/deep/puppets", "p" * 300])
+def test_write_puppets_names_a_target_that_cannot_be_written(tmp_path: Path, name: str):
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(InputError) as error:
+        write_puppets(tmp_path / name, num_clips=2, num_frames=2, size=16)
+    assert_one_line(error, str(tmp_path / name), "cannot be written")
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_write_puppets_leaves_what_was_put_into_the_empty_folder_meanwhile(tmp_path: Path):
+    (tmp_path / "puppets").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_puppets(
+            tmp_path / "puppets",
+            num_clips=2,
+            num_frames=2,
+            size=16,
+            on_clip=lambda index: (tmp_path / "puppets" / "notes.txt").touch(),
+        )
+    assert [path.name for path in tmp_path.rglob("*")] == ["puppets", "notes.txt"]
 
 
 @pytest.mark.parametrize(

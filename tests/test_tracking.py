@@ -1,5 +1,6 @@
 """What is written down about a run, and what an outage of the tracking store does: nothing."""
 
+import json
 import logging
 import os
 import socket
@@ -109,12 +110,15 @@ def test_pictures_and_scores_are_there_in_the_end(store, tmp_path):
     run_id = tracking.start_run(client, experiment, manifest, run_name="whole")
     Image.new("RGB", (8, 8)).save(tmp_path / "grid.png")
     tracking.log_picture(client, run_id, tmp_path / "grid.png", step=20)
-    tracking.log_scores(client, run_id, {"test/l1": 0.1}, {"clip_id": ["a", "b"], "l1": [0.1, 0.2]}, step=20)
+    for _ in range(2):  # a run resumed after its evaluation is evaluated again
+        tracking.log_scores(client, run_id, {"test/l1": 0.1}, {"clip_id": ["a", "b"], "l1": [0.1, 0.2]}, step=20)
     tracking.end_run(client, run_id, "KILLED")
     assert client.get_run(run_id).info.status == "KILLED"
     assert client.get_run(run_id).data.metrics["test/l1"] == 0.1
     assert any(item.path.endswith(".png") for item in client.list_artifacts(run_id, "images"))
-    assert "evaluation.json" in [item.path for item in client.list_artifacts(run_id)]
+    table = json.loads(Path(client.download_artifacts(run_id, "evaluation.json")).read_text(encoding="utf-8"))
+    assert table == {"columns": ["clip_id", "l1"], "data": [["a", 0.1], ["b", 0.2]]}
+    assert client.load_table(client.get_run(run_id).info.experiment_id, "evaluation.json", [run_id]).shape == (2, 2)
     assert tracking.resume_run(client, run_id)
     assert client.get_run(run_id).info.status == "RUNNING"
     assert not tracking.resume_run(client, "f" * 32)
@@ -129,4 +133,40 @@ def test_a_server_that_is_not_there_is_one_line(monkeypatch):
     with pytest.raises(
         InputError, match=rf"MLflow at http://127\.0\.0\.1:{port} does not answer .*MLFLOW_TRACKING_URI"
     ):
+        tracking.connect()
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_server"),
+    [
+        ("https://tracking:5000", True),
+        ("databricks://profile", True),
+        ("mysql+pymysql://user@host/runs", False),
+        ("postgresql+psycopg2://user@host/runs", False),
+        ("./mlruns", False),
+    ],
+)
+def test_a_database_is_no_server_whatever_its_driver(monkeypatch, uri, is_server):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking.has_server() == is_server
+
+
+def test_a_password_is_not_shown(monkeypatch, tmp_path):
+    monkeypatch.setenv("HDAM_RESULTS", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+nodriver://me:s3cr@t@host:5432/runs")
+    assert tracking.ui_command() == "mlflow ui --backend-store-uri postgresql+nodriver://***@host:5432/runs"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert tracking.ui_command() == "open http://***@127.0.0.1:1"
+    with pytest.raises(InputError, match=r"MLflow at http://\*\*\*@127\.0\.0\.1:1 does not answer") as found:
+        tracking.connect()
+    assert "s3cret" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["file", "file/results"])
+def test_results_that_cannot_be_kept_are_one_line(monkeypatch, tmp_path, name):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("HDAM_RESULTS", str(tmp_path / name))
+    with pytest.raises(InputError, match=rf"no results can be kept in {tmp_path / name} \(.+\); set HDAM_RESULTS"):
         tracking.connect()

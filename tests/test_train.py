@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from ray.exceptions import RayTaskError  # noqa: TID251 - the very wrappings that have to be seen through
-from ray.train import ControllerError, WorkerGroupError  # noqa: TID251
+from ray.exceptions import RayTaskError
+from ray.train import ControllerError, WorkerGroupError
 from small_training import make_dataset, small_training
 
 from hdam.pipelines.errors import InputError
@@ -221,7 +221,12 @@ def test_only_what_would_happen_again_ends_all_attempts():
         ({"data.size": 64}, "prepared at size 32"),
         ({"losses.perceptual.network": "vgg19"}, "needs its weights"),
         ({"optim.batch_size": 4000}, "an epoch has 96 pairs"),
-        ({"model.detector.num_blocks": 6}, "the model cannot work at data.size=32"),
+        ({"model.detector.num_blocks": 6}, "do not work at data.size=32: an hourglass of 6 blocks"),
+        ({"model.detector.scale": 0.3}, "scale=0.3 of a downsampled image"),
+        ({"model.detector.width": -8}, "do not work at data.size=32"),
+        ({"losses.perceptual.layer_weights": []}, "do not work at data.size=32"),
+        ({"losses.gan": 1.0}, "do not work at data.size=32"),
+        ({"optim.betas": [1.0, 1.0]}, "do not work at data.size=32"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(dataset, results, changes, message):

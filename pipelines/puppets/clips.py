@@ -5,8 +5,6 @@ is an identity of its own: body, colours, patterns, clothes and background are d
 """
 
 import csv
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from hdam.pipelines.errors import InputError
 from hdam.pipelines.puppets.figure import FPS, JOINT_NAMES, PART_NAMES, draw_motion, draw_proportions, pose_figure, wave
 from hdam.pipelines.puppets.look import draw_look, hull_of
 from hdam.pipelines.puppets.render import Camera, render_backdrop, render_figure
+from hdam.pipelines.workspace import naming_target, partial_folder
 
 __all__ = ["FPS", "JOINT_NAMES", "PART_NAMES", "PuppetTruth", "render_puppet", "write_puppets"]
 
@@ -91,10 +90,11 @@ def write_puppets(
     `PuppetTruth`, `manifest.csv` (file, identity, split, fps) and `contact_sheet.png`. The last `test_share` of the
     clips, and at least one, are the test split. `on_clip` is called with the index of each clip once it is written.
 
-    Raises `InputError` for a folder that exists and is not empty, and for numbers out of range.
+    Raises `InputError` for a folder that exists and is not empty or cannot be written, and for numbers out of range.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not an empty folder; give a new folder for the puppets or remove it")
+    with naming_target(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} exists and is not an empty folder; give a new one for the puppets or remove it")
     if num_clips < 2:
         raise InputError(f"num_clips={num_clips}; at least 2 are needed, one to train on and one to test on")
     if num_frames < 2 or size < 16 or seed < 0:
@@ -103,9 +103,8 @@ def write_puppets(
         raise InputError(f"test_share={test_share}; expected a share between 0 and 1")
     first_test = num_clips - min(max(round(test_share * num_clips), 1), num_clips - 1)
     target = folder.resolve()
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     rows, sheet = [("file", "identity", "split", "fps")], []
-    try:
+    with partial_folder(target) as partial:
         for index in range(num_clips):
             name = f"puppet_{index:04d}"
             frames, truth = render_puppet(seed=seed, index=index, num_frames=num_frames, size=size)
@@ -118,11 +117,9 @@ def write_puppets(
         with (partial / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
         _contact_sheet(sheet).save(partial / "contact_sheet.png")
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with naming_target(folder):
+            if target.exists():
+                target.rmdir()  # refuses if something was put there meanwhile
     return folder
 
 
