@@ -1,7 +1,7 @@
 # Two commands set everything up: `make quickstart` and `make test`.
 PYTHON ?= python3.11
 BIN := .venv/bin
-# The CPU build of torch where pip finds one; any torch that is there already is left alone.
+# The torch to install; `make TORCH=torch` leaves one alone that is there already.
 TORCH ?= torch==2.13.0
 READY := .venv/.ready
 ROOMS := platform models pipelines experiments
