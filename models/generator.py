@@ -43,27 +43,24 @@ class Generator(nn.Module):
 
     def decode(self, source: EncodedSource, motion: DenseMotion) -> Image:
         """The result, 0…1."""
-        warped = self._warp(source.levels[-1], motion)
+        warped = self.warp(source.levels[-1], motion)
         out = self.bottleneck(warped * self._occlusion(motion, warped))
         for block, skip in zip(self.up_blocks, reversed(source.levels), strict=False):
             out = block(self._blend(out, skip, motion))
         out = self.final(self._blend(out, source.levels[0], motion)).sigmoid()
         return self._blend(out, source.image, motion)
 
-    def warp(self, image: Image, motion: DenseMotion) -> Image:
-        """`image` warped by the flow, nothing painted."""
-        return self._warp(image, motion)
+    def warp(self, maps: Maps, motion: DenseMotion) -> Maps:
+        """An image or its features warped by the flow, nothing painted."""
+        size = (maps.shape[-2], maps.shape[-1])
+        return sample(maps, resize_flow(motion.flow, size, reading=self.reading), reading=self.reading)
 
     def _blend(self, painted: Maps, skip: Maps, motion: DenseMotion) -> Maps:
         """Warped where the occlusion map says so, painted elsewhere; without skips all is painted."""
         if not self.has_skips:
             return painted
         occlusion = self._occlusion(motion, skip)
-        return self._warp(skip, motion) * occlusion + painted * (1 - occlusion)
-
-    def _warp(self, maps: Maps, motion: DenseMotion) -> Maps:
-        size = (maps.shape[-2], maps.shape[-1])
-        return sample(maps, resize_flow(motion.flow, size, reading=self.reading), reading=self.reading)
+        return self.warp(skip, motion) * occlusion + painted * (1 - occlusion)
 
     def _occlusion(self, motion: DenseMotion, like: Maps) -> torch.Tensor:
         return resize(motion.occlusion, (like.shape[-2], like.shape[-1]), reading=self.reading)
