@@ -1,95 +1,138 @@
-"""From encoded clips to a dataset: chunks wait in one file per clip, then are dealt out to shards and counted.
+"""From stored clips to a dataset: their chunks are dealt out to shards and counted.
 
-Two passes, because a row says how many chunks its identity has, and a shard mixes identities: both are known only when
-the last clip has been read. Either pass holds one clip or one row in memory.
+The second of two passes, because a row says how many chunks its identity has, and a shard mixes identities: both are
+known only when the last clip has been read. One row at a time is in memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
-from hdam.pipelines.clips import SourceClip, Split
-from hdam.pipelines.encode import EncodeOptions, encode_clip
+from hdam.pipelines.clips import Split
+from hdam.pipelines.errors import InputError
+from hdam.pipelines.filesystems import arriving, is_local, locate
 from hdam.pipelines.manifest import SCHEMA_VERSION, Counts, Manifest, Shard, fingerprint_of, sha256_of
-from hdam.pipelines.shards import SCHEMA, Row, read_rows, write_shard
+from hdam.pipelines.shards import Row, write_rows
 from hdam.pipelines.splits import StoredChunk, chunk_ranks, plan_shards
+from hdam.pipelines.stored import STORE_SCHEMA
+from hdam.pipelines.tasks import Lost, RunTasks, in_turn
 
-_LATE_COLUMNS = frozenset({"split", "chunk_rank", "num_identity_chunks"})
-STORE_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in _LATE_COLUMNS])
-"""A row before the whole dataset is known."""
+__all__ = ["STORE_SCHEMA", "ShardTask", "assemble", "write_dealt"]
+
+OPEN_CLIPS = 16
+"""Stored clips that a shard keeps open: the footer of a long one takes a while to read."""
 
 
-def store_clip(clip: SourceClip, path: Path, *, options: EncodeOptions) -> list[StoredChunk]:
-    """Encode one clip into the file `path`, one row per chunk. Raises InputError when the clip is unusable."""
-    rows = encode_clip(clip, options)
-    write_shard(path, rows, schema=STORE_SCHEMA)
-    return [
-        StoredChunk(
-            path=path,
-            clip_id=clip.clip_id,
-            identity=clip.identity,
-            chunk=row["chunk"],
-            num_frames=len(row["frames"]),
-            num_bytes=sum(map(len, row["frames"])),
-        )
-        for row in rows
-    ]
+class _Dealt(NamedTuple):
+    chunk: StoredChunk
+    rank: int
+    num_identity_chunks: int
+
+
+class ShardTask(NamedTuple):
+    """One shard to write."""
+
+    dataset: str
+    path: str
+    """Relative to the dataset."""
+    split: Split
+    dealt: list[_Dealt]
+
+    @property
+    def num_bytes(self) -> int:
+        """How much there is to copy."""
+        return sum(entry.chunk.num_bytes for entry in self.dealt)
 
 
 def assemble(
-    folder: Path,
+    dataset: str | Path,
     chunks: Sequence[StoredChunk],
     *,
     splits: Mapping[str, Split],
     name: str,
     options: Mapping[str, Any],
     seed: int,
+    inputs: str | None = None,
+    run_tasks: RunTasks = in_turn,
+    on_shard: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Deal the stored chunks out to shards in `folder/shards`; `splits` says where each identity belongs."""
-    (folder / "shards").mkdir()
-    ranks = chunk_ranks(chunks)
-    shards: list[Shard] = []
-    counts: dict[str, Counts] = {}
-    for split in sorted({splits[chunk.identity] for chunk in chunks}):
-        own = [chunk for chunk in chunks if splits[chunk.identity] == split]
-        plan = plan_shards(own, seed=seed)
-        for number, dealt in enumerate(plan):
-            path = folder / "shards" / f"{split}-{number:05d}-of-{len(plan):05d}.parquet"
-            write_shard(path, _complete(dealt, split, ranks))
-            shards.append(_shard(folder, path, split, len(dealt)))
-        counts[split] = _counts(own, [shard for shard in shards if shard.split == split])
+    """Deal the stored chunks out to shards in `dataset`/shards; `splits` says where each identity belongs.
+
+    `on_shard` takes how many shards are written, and of how many. The manifest is not written.
+    """
+    filesystem, root = locate(str(dataset))
+    if is_local(filesystem):
+        filesystem.create_dir(f"{root}/shards", recursive=True)
+    tasks = _shard_tasks(str(dataset), chunks, splits, seed)
+    written: dict[str, Shard] = {}
+    for result in run_tasks(write_dealt, tasks):
+        if isinstance(result, Lost):
+            raise InputError(f"{dataset}: {tasks[result.number].path} could not be written; {result.reason}")
+        written[result.path] = result
+        if on_shard is not None:
+            on_shard(len(written), len(tasks))
+    shards = tuple(written[task.path] for task in tasks)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
         fingerprint=fingerprint_of(options, shards),
         options=dict(options),
         counts=_counts(chunks, shards),
-        splits=counts,
-        shards=tuple(shards),
+        splits={
+            split: _counts(
+                [chunk for chunk in chunks if splits[chunk.identity] == split],
+                [shard for shard in shards if shard.split == split],
+            )
+            for split in sorted({task.split for task in tasks})
+        },
+        shards=shards,
+        inputs=inputs,
     )
 
 
-def _complete(
-    dealt: Sequence[StoredChunk], split: Split, ranks: Mapping[tuple[str, int], tuple[int, int]]
-) -> Iterator[Row]:
+def write_dealt(task: ShardTask) -> Shard:
+    """Write one shard to its place."""
+    filesystem, root = locate(task.dataset)
+    with arriving(filesystem, f"{root}/{task.path}") as partial:
+        write_rows(partial, _complete(task))
+        return Shard(
+            path=task.path,
+            split=task.split,
+            rows=len(task.dealt),
+            num_bytes=partial.stat().st_size,
+            sha256=sha256_of(str(partial), filesystem=fs.LocalFileSystem()),
+        )
+
+
+def _shard_tasks(
+    dataset: str, chunks: Sequence[StoredChunk], splits: Mapping[str, Split], seed: int
+) -> list[ShardTask]:
+    ranks = chunk_ranks(chunks)
+    tasks = []
+    for split in sorted({splits[chunk.identity] for chunk in chunks}):
+        plan = plan_shards([chunk for chunk in chunks if splits[chunk.identity] == split], seed=seed)
+        for number, own in enumerate(plan):
+            dealt = [_Dealt(chunk, *ranks[chunk.clip_id, chunk.chunk]) for chunk in own]
+            path = f"shards/{split}-{number:05d}-of-{len(plan):05d}.parquet"
+            tasks.append(ShardTask(dataset, path, split, dealt))
+    return tasks
+
+
+def _complete(task: ShardTask) -> Iterator[Row]:
     """The rows of a shard, with the columns that were still missing."""
-    for chunk in dealt:
-        rank, num_identity_chunks = ranks[chunk.clip_id, chunk.chunk]
-        for row in read_rows(chunk.path, rows=[chunk.chunk]):
-            yield {**row, "split": split, "chunk_rank": rank, "num_identity_chunks": num_identity_chunks}
 
+    @lru_cache(maxsize=OPEN_CLIPS)
+    def opened(address: str) -> pq.ParquetFile:
+        filesystem, path = locate(address)
+        return pq.ParquetFile(path, filesystem=filesystem)
 
-def _shard(folder: Path, path: Path, split: Split, num_rows: int) -> Shard:
-    return Shard(
-        path=path.relative_to(folder).as_posix(),
-        split=split,
-        rows=num_rows,
-        num_bytes=path.stat().st_size,
-        sha256=sha256_of(str(path), filesystem=fs.LocalFileSystem()),
-    )
+    for chunk, rank, num_identity_chunks in task.dealt:
+        (row,) = opened(str(chunk.path)).read_row_group(chunk.chunk).to_pylist()
+        yield {**row, "split": task.split, "chunk_rank": rank, "num_identity_chunks": num_identity_chunks}
 
 
 def _counts(chunks: Sequence[StoredChunk], shards: Sequence[Shard]) -> Counts:

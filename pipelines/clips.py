@@ -1,7 +1,6 @@
 """What a clip is on its way from a file to a shard and back."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +9,8 @@ from numpy.typing import NDArray
 from hdam.pipelines.frame_codec import Pixels, decode_frame, decode_mask
 
 Split = Literal["train", "test"]
+MediaKind = Literal["video", "animation", "frames", "strip"]
+"""A film; a GIF or WebP; a folder of numbered images; one image of square frames side by side."""
 
 
 class CropBox(NamedTuple):
@@ -38,10 +39,17 @@ class Trim(NamedTuple):
 class SourceClip:
     """One clip to prepare: where it lies and what is known about it before a frame is read."""
 
-    path: Path
-    """A video, an animation, or a folder of frames."""
+    root: str
+    """The folder that was listed: an absolute path, or a URI (`s3://…`)."""
+    path: str
+    """The file or folder of frames, relative to `root`; empty where `root` itself is the folder of frames."""
+    files: tuple[str, ...]
+    """All files it is read from, relative to `root`; frames in their order, ground truth last."""
+    kind: MediaKind
+    stamp: str
+    """Hex digest of names, sizes and modification times of `files`: a changed file has another."""
     source: str
-    """The same, relative to the folder asked for: this goes into the shard, so that no machine's path does."""
+    """What goes into the shard for `path`, so that no machine's path does."""
     clip_id: str
     """Unique in its dataset, and safe as a file name."""
     identity: str
@@ -50,10 +58,16 @@ class SourceClip:
     """None: decided by the seeded hash of the identity."""
     crop: CropBox | None = None
     """None: the whole frame."""
+    crop_frame: tuple[int, int] | None = None
+    """Height and width of the frames that `crop` was measured in; it scales from there. None: those of the file."""
     trim: Trim | None = None
     """None: all frames."""
+    trim_fps: float | None = None
+    """Frames per second that `trim` counts; it is moved to the file's frames from there. None: those of the file."""
     fps: float | None = None
     """None: what the file says."""
+    num_bytes: int | None = None
+    """Of `files`, all together; None: unknown."""
 
 
 class Rejected(NamedTuple):

@@ -1,9 +1,10 @@
 """One clip from its file to encoded chunks: read, trim, cut, resize, encode, interleave; the truth along with it."""
 
 import zipfile
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import SpooledTemporaryFile
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from hdam.pipelines.clips import SourceClip, Truth
 from hdam.pipelines.errors import InputError, first_line
 from hdam.pipelines.frame_codec import Codec, Pixels, encode_frame, encode_mask
-from hdam.pipelines.media import open_media, read_frames
+from hdam.pipelines.listing import fetched
+from hdam.pipelines.media import TRUTH_NAME, open_media, read_frames
 from hdam.pipelines.shards import Row, interleave
-from hdam.pipelines.transform import Fit, Window, cut, cut_mask, frame_span, move_points, square_window
+from hdam.pipelines.transform import Fit, Window, clip_in_file, cut, cut_mask, frame_span, move_points, square_window
 
-TRUTH_NAME = "truth.npz"
+WAITING_BYTES = 32 << 20
+"""Encoded frames of a clip that wait in memory: most clips never touch the disk before they are whole."""
 
 
 class EncodeOptions(NamedTuple):
@@ -36,41 +39,74 @@ class _EncodedTruth(NamedTuple):
     part_masks: list[bytes] | None
 
 
-def encode_clip(clip: SourceClip, options: EncodeOptions) -> list[Row]:
-    """The chunks of one clip as rows of a shard, without the columns that only the whole dataset knows
-    (`split`, `chunk_rank`, `num_identity_chunks`). Frames are encoded as they are read.
+def encode_clip(clip: SourceClip, options: EncodeOptions, *, waiting_dir: Path | None = None) -> Iterator[Row]:
+    """The chunks of one clip as rows of a shard, one at a time, without the columns that only the whole dataset knows
+    (`split`, `chunk_rank`, `num_identity_chunks`).
 
-    Raises InputError when the clip cannot be read, its crop does not fit, or it is too short.
+    Frames are encoded as they are read. Since chunks are interleaved, the first is known when the last frame is; until
+    then the frames wait in a file of `waiting_dir` (None: the system's folder for such), which nobody else sees.
+
+    Raises InputError, before the first row, when the clip cannot be read, its crop does not fit, or it is too short.
     """
-    media = open_media(clip.path)
-    window = square_window(media.size, crop=clip.crop, fit=options.fit)
-    start, stop = frame_span(clip.trim, options.max_frames)
-    frames = [
-        encode_frame(cut(frame, window, size=options.size, background=options.background), options.codec)
-        for frame in islice(read_frames(clip.path, background=options.background), start, stop)
-    ]
-    if len(frames) < options.min_frames:
-        trim = f" after trimming to {clip.trim}" if clip.trim else ""
-        raise InputError(f"{clip.path}: {len(frames)} frame(s){trim}, at least {options.min_frames} are needed")
-    truth = _encoded_truth(clip.path, slice(start, start + len(frames)), window, media.size, options.size)
-    chunks = interleave(len(frames), max_chunk_frames=options.max_chunk_frames)
-    return [
-        {
-            "clip_id": clip.clip_id,
-            "identity": clip.identity,
-            "chunk": number,
-            "num_chunks": len(chunks),
-            "fps": clip.fps or media.fps,
-            "height": options.size,
-            "width": options.size,
-            "frame_index": list(indices),
-            "frames": [frames[index] for index in indices],
-            **{name: _picked(values, indices) for name, values in truth._asdict().items()},
-            "source": clip.source,
-            "crop": str(window.box),
-        }
-        for number, indices in enumerate(chunks)
-    ]
+    with fetched(clip) as path, WaitingFrames(waiting_dir) as frames:
+        media = open_media(path)
+        crop, trim = clip_in_file(clip, frame_size=media.size, fps=media.fps)
+        window = square_window(media.size, crop=crop, fit=options.fit)
+        start, stop = frame_span(trim, options.max_frames)
+        for frame in read_frames(path, background=options.background, size=media.size, start=start, stop=stop):
+            square = cut(frame, window, size=options.size, background=options.background)
+            frames.append(encode_frame(square, options.codec))
+        if len(frames) < options.min_frames:
+            trimmed = f" after trimming to {trim}" if trim else ""
+            raise InputError(f"{path}: {len(frames)} frame(s){trimmed}, at least {options.min_frames} are needed")
+        truth = _encoded_truth(path, slice(start, start + len(frames)), window, media.size, options.size)
+        chunks = interleave(len(frames), max_chunk_frames=options.max_chunk_frames)
+        for number, indices in enumerate(chunks):
+            yield {
+                "clip_id": clip.clip_id,
+                "identity": clip.identity,
+                "chunk": number,
+                "num_chunks": len(chunks),
+                "fps": clip.fps or media.fps,
+                "height": options.size,
+                "width": options.size,
+                "frame_index": list(indices),
+                "frames": [frames[index] for index in indices],
+                **{name: _picked(values, indices) for name, values in truth._asdict().items()},
+                "source": clip.source,
+                "crop": str(window.box),
+            }
+
+
+class WaitingFrames:
+    """Encoded frames of one clip, in memory up to `WAITING_BYTES` and beyond that in a file without a name.
+
+    The system removes the file when it is closed, however the process ends.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        place = None if folder is None else str(folder)
+        self._file = SpooledTemporaryFile(max_size=WAITING_BYTES, dir=place)  # noqa: SIM115 - closed by __exit__
+        self._ends = [0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def append(self, frame: bytes) -> None:
+        """Add the next frame; all of them before the first is read back."""
+        self._file.write(frame)
+        self._ends.append(self._ends[-1] + len(frame))
+
+    def __getitem__(self, index: int) -> bytes:
+        start, end = self._ends[index], self._ends[index + 1]
+        self._file.seek(start)
+        return self._file.read(end - start)
 
 
 def read_truth(folder: Path) -> Truth | None:

@@ -2,19 +2,21 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_type_hints
 
-import pyarrow as pa
 from pyarrow import fs
 
 from hdam.pipelines.errors import InputError, first_line
+from hdam.pipelines.filesystems import arriving, locate, reason_of
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 AGAIN = "prepare it again"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +56,8 @@ class Manifest:
     counts: Counts
     splits: dict[str, Counts]
     shards: tuple[Shard, ...]
+    inputs: str | None = None
+    """SHA-256 over what it was prepared from, by which the same command knows its work; older versions have none."""
 
     def shards_of(self, split: str | None) -> tuple[Shard, ...]:
         """The shards of one split (None: all). Raises InputError when there is no such split."""
@@ -68,22 +72,11 @@ def fingerprint_of(options: Mapping[str, Any], shards: Sequence[Shard]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def locate(dataset: str) -> tuple[fs.FileSystem, str]:
-    """Filesystem and path of a local path or a URI (`s3://`, `gs://`, …); InputError when no filesystem opens it."""
-    if "://" not in dataset:
-        return fs.LocalFileSystem(), str(Path(dataset).expanduser().absolute())
-    try:
-        filesystem, path = fs.FileSystem.from_uri(dataset)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{dataset}: no filesystem opens this address ({first_line(error)})") from error
-    return filesystem, path.rstrip("/")
-
-
-def save_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write `manifest` into the local `folder`, through a temporary name."""
-    partial = folder / f".{MANIFEST_NAME}.partial"
-    partial.write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / MANIFEST_NAME)
+def save_manifest(manifest: Manifest, dataset: str | Path) -> None:
+    """Write `manifest` into `dataset` (path or URI), whole or not at all."""
+    filesystem, root = locate(str(dataset))
+    with arriving(filesystem, f"{root}/{MANIFEST_NAME}") as path:
+        path.write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
 
 
 def load_manifest(dataset: str | Path) -> Manifest:
@@ -99,7 +92,7 @@ def load_manifest(dataset: str | Path) -> Manifest:
             text = stream.read()
     except OSError as error:
         raise InputError(
-            f"{dataset}: no {MANIFEST_NAME} to be read there, so it is no prepared dataset ({first_line(error)}); "
+            f"{dataset}: no {MANIFEST_NAME} to be read there, so it is no prepared dataset ({reason_of(error)}); "
             "make one with 'hdam prepare'"
         ) from error
     return _parse(text, str(dataset))
@@ -159,14 +152,34 @@ def _parse(text: bytes, dataset: str) -> Manifest:
             )
         return Manifest(
             schema_version=version,
-            name=str(content["name"]),
-            fingerprint=str(content["fingerprint"]),
+            name=_text(content["name"], r"[a-z0-9-]+"),
+            fingerprint=_text(content["fingerprint"], r"[0-9a-f]+"),
             options=dict(content["options"]),
-            counts=Counts(**content["counts"]),
-            splits={split: Counts(**counts) for split, counts in content["splits"].items()},
-            shards=tuple(Shard(**shard) for shard in content["shards"]),
+            counts=_made(Counts, content["counts"]),
+            splits={split: _made(Counts, counts) for split, counts in content["splits"].items()},
+            shards=tuple(_made(Shard, shard) for shard in content["shards"]),
+            inputs=None if content.get("inputs") is None else _text(content["inputs"], r"[0-9a-f]+"),
         )
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{where} is broken ({first_line(error)}); {AGAIN}") from error
+
+
+def _made(kind: type[_T], content: Mapping[str, Any]) -> _T:
+    """A dataclass of texts and counts, checked; ValueError or TypeError where a value is none."""
+    made = kind(**content)
+    for name, expected in get_type_hints(kind).items():
+        value = getattr(made, name)
+        if type(value) is not expected or (expected is int and value < 0):
+            raise TypeError(f"{name} is {value!r:.60}")
+        if expected is str:
+            # Relative, downwards, and something that a filesystem can be asked for.
+            _text(value, r"(?!/)(?!(.*/)?\.\.(/|$)).+")
+    return made
+
+
+def _text(value: Any, pattern: str) -> str:
+    if not isinstance(value, str) or not value.isprintable() or not re.fullmatch(pattern, value):
+        raise ValueError(f"found {value!r:.60}")
+    return value

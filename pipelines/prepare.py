@@ -1,190 +1,221 @@
-"""`prepare`: from a folder of videos to a dataset of shards with its manifest, all of it or nothing."""
+"""`prepare`: from videos to a dataset of shards with its manifest; interrupted, it goes on where it was."""
 
 import csv
-import re
-import shutil
+import hashlib
+import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple
 
-from hdam.pipelines.assemble import assemble, store_clip
-from hdam.pipelines.clips import Rejected, SourceClip
-from hdam.pipelines.contact_sheet import MAX_CLIPS, NUM_FRAMES, SheetClip, contact_sheet, spread
-from hdam.pipelines.encode import EncodeOptions
+from hdam.pipelines.assemble import assemble
+from hdam.pipelines.clips import Rejected
+from hdam.pipelines.contact_sheet import contact_sheet
 from hdam.pipelines.errors import InputError
-from hdam.pipelines.frame_codec import Codec
-from hdam.pipelines.manifest import Manifest, save_manifest
-from hdam.pipelines.shards import iter_clips
-from hdam.pipelines.sources import find_sources
+from hdam.pipelines.filesystems import arriving, locate, reason_of
+from hdam.pipelines.layouts import LayoutName, Sources, find_sources
+from hdam.pipelines.manifest import Manifest, load_manifest, verify_shards
+from hdam.pipelines.prepare_options import PrepareOptions, dataset_name
 from hdam.pipelines.splits import StoredChunk, assign_splits, given_splits
-from hdam.pipelines.transform import Fit
-from hdam.pipelines.workspace import check_target, partial_folder
+from hdam.pipelines.stored import ClipTask, clip_key, sheet_clips, store_clip
+from hdam.pipelines.target import Target, dataset_there, is_disk_full, open_target
+from hdam.pipelines.tasks import Lost, RunTasks, in_turn
+from hdam.pipelines.workspace import WorkArea, clear_leftovers, work_area
 
 REJECTED_NAME = "rejected.csv"
 SHEET_NAME = "contact_sheet.png"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PrepareOptions:
-    """How clips become rows. Raises InputError for a value that makes no sense."""
-
-    size: int
-    """Side of the square frames, in pixels."""
-    fit: Fit = "crop"
-    """How a rectangle becomes a square: its middle, or all of it with background beside it."""
-    background: tuple[int, int, int] = (255, 255, 255)
-    """RGB behind transparent pixels and in the padding."""
-    codec: Codec = "jpeg"
-    """`jpeg`: q95 4:4:4; `png`: lossless."""
-    test_share: float = 0.1
-    """Share of the identities without a split in the table that is held out for testing; 0: none."""
-    max_chunk_frames: int = 64
-    """Frames per row at most; longer clips become interleaved chunks."""
-    min_frames: int = 2
-    """Shorter clips are rejected."""
-    max_frames: int | None = None
-    """Only this many frames of each clip, after its trim; None: all."""
-    seed: int = 0
-    """Decides the split and the order of the rows."""
-
-    def __post_init__(self) -> None:
-        for ok, name, expected in (
-            (self.size >= 8, "size", "at least 8 pixels"),
-            (self.fit in get_args(Fit), "fit", " or ".join(get_args(Fit))),
-            (self.codec in get_args(Codec), "codec", " or ".join(get_args(Codec))),
-            (len(self.background) == 3 and all(0 <= c <= 255 for c in self.background), "background", "0…255 each"),
-            (0 <= self.test_share < 1, "test_share", "at least 0 and less than 1"),
-            (self.max_chunk_frames >= 2, "max_chunk_frames", "at least 2"),
-            (self.min_frames >= 1, "min_frames", "at least 1"),
-            (self.max_frames is None or self.max_frames >= self.min_frames, "max_frames", "at least min_frames"),
-        ):
-            if not ok:
-                raise InputError(f"{name} is {getattr(self, name)!r}; expected {expected}")
-
-    def encode_options(self) -> EncodeOptions:
-        """The part that shapes a single clip."""
-        return EncodeOptions(**{name: getattr(self, name) for name in EncodeOptions._fields})
-
-
 class Progress(NamedTuple):
-    """How far `prepare` is: before every clip, and once at the end."""
+    """How far `prepare` is: at the start, and after every clip and every shard."""
 
+    phase: str
+    """`clips`, then `shards`."""
     done: int
     total: int
-    name: str
-    """The clip that is read now; empty while shards are written."""
+    num_ready: int
+    """Clips that an earlier, interrupted call had finished."""
+    num_frames: int
+    """Frames encoded by this call."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareReport:
     """What `prepare` made and what it left out."""
 
-    dataset: Path
+    dataset: str
+    """Its address, as it was asked for."""
     manifest: Manifest
     rejected: list[Rejected]
     """Also in `rejected.csv` of the dataset, which is there when this is not empty."""
     notes: list[str]
-    """Which table was used, what it left out."""
+    """Which layout and table was used, what it left out."""
     seconds: float
+    was_ready: bool = False
+    """The same inputs were prepared with the same options before; nothing was done."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class _Plan(NamedTuple):
+    """What there is to do, before a frame is read."""
+
+    options: PrepareOptions
+    sources: Sources
+    keys: list[str]
+    """Name of each clip in the store."""
+    name: str
+    inputs: str
+    """For the manifest."""
 
 
 def prepare(
-    videos: Path,
-    dataset: Path,
+    source: str | Path,
+    dataset: str | Path,
     *,
     options: PrepareOptions,
-    table: Path | None = None,
+    layout: LayoutName | None = None,
+    table: str | Path | None = None,
     name: str | None = None,
     overwrite: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    run_tasks: RunTasks = in_turn,
+    on_progress: OnProgress | None = None,
 ) -> PrepareReport:
-    """Read the clips of `videos` (see `find_sources`) and write them to the folder `dataset`.
+    """Read the clips of `source` (see `find_sources`) and write them to `dataset`; both are paths or URIs.
 
     Clips that cannot be read are left out and named in the report. `name` goes into the names of models; None: the
-    folder's. Raises InputError, and leaves nothing behind, when there is nothing to read, no clip can be read,
-    `dataset` is taken, or the disk is full.
+    folder's. Whatever ends the call, finished clips stay beside the dataset, and the same call goes on from there; the
+    bytes that come out are the same. A dataset that is there with the same inputs and options is left as it is.
+
+    Raises InputError when there is nothing to read, no clip can be read, `dataset` is taken by other inputs, options or
+    things, another process prepares it, a store does not answer, or the disk is full.
     """
     started = time.monotonic()
-    check_target(dataset, overwrite=overwrite)
-    sources = find_sources(videos, table=table)
-    given_splits(sources.clips)  # a split that contradicts itself is told now, not after hours of reading
-    with partial_folder(dataset) as folder:
-        store = folder / ".store"
-        store.mkdir()
-        kept, chunks, unreadable = _store_clips(sources.clips, store, options.encode_options(), on_progress)
-        rejected = [*sources.rejected, *unreadable]
-        if not kept:
-            raise InputError(f"{videos}: none of {len(rejected)} clips can be used; first: {rejected[0].reason}")
-        manifest = assemble(
-            folder,
-            chunks,
-            splits=assign_splits(given_splits(kept), test_share=options.test_share, seed=options.seed),
-            name=dataset_name(name or dataset.absolute().name),
-            options={**asdict(options), "background": list(options.background)},  # as it is read back from JSON
-            seed=options.seed,
-        )
-        shutil.rmtree(store)
-        save_manifest(manifest, folder)
-        _save_rejected(rejected, folder)
-        contact_sheet(_sheet_clips(folder, sorted(clip.clip_id for clip in kept))).save(folder / SHEET_NAME)
+    target = open_target(str(dataset))
+    there = dataset_there(target)
+    sources = find_sources(source, layout=layout, table=table)
+    plan = _plan(sources, options, dataset_name(name or target.name))
+    if there is not None and not overwrite:
+        manifest, rejected, was_ready = _same_dataset(target, there, plan), list[Rejected](), True
+    else:
+        with work_area(target) as area, _telling_failures(area):
+            kept, unreadable = _store_clips(plan, area, run_tasks, on_progress or (lambda _: None))
+            rejected, was_ready = [*sources.rejected, *unreadable], False
+            if not kept:
+                area.discard()
+                raise InputError(f"{source}: none of {len(rejected)} clips can be used; first: {rejected[0].reason}")
+            manifest = _make_dataset(plan, area, kept, rejected, run_tasks, on_progress or (lambda _: None))
     return PrepareReport(
-        dataset=dataset,
+        dataset=str(dataset),
         manifest=manifest,
         rejected=rejected,
         notes=sources.notes,
         seconds=time.monotonic() - started,
+        was_ready=was_ready,
     )
 
 
-def dataset_name(text: str) -> str:
-    """`text` in lower case letters, digits and hyphens: fit for the name of a registered model."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "dataset"
+def _plan(sources: Sources, options: PrepareOptions, name: str) -> _Plan:
+    splits = given_splits(sources.clips)  # one that contradicts itself is told now, not after hours of reading
+    keys = [clip_key(clip, options.encode_options()) for clip in sources.clips]
+    content = [keys, [rejected.file for rejected in sources.rejected], splits, options.recorded(), name]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return _Plan(options, sources, keys, name, digest)
+
+
+def _same_dataset(target: Target, there: Mapping[str, Any], plan: _Plan) -> Manifest:
+    """The manifest of the dataset that is there. Raises InputError unless it is what would come out, and whole."""
+    if there.get("inputs") != plan.inputs:
+        raise InputError(
+            f"{target.asked} is a dataset already, of other inputs or options; choose another folder or say --overwrite"
+        )
+    manifest = load_manifest(target.address)
+    try:
+        verify_shards(target.address, manifest, depth="sizes")
+    except InputError as error:
+        raise InputError(f"{target.asked} is a dataset already, but {error} with --overwrite") from error
+    clear_leftovers(target)
+    return manifest
 
 
 def _store_clips(
-    clips: Sequence[SourceClip],
-    store: Path,
-    options: EncodeOptions,
-    on_progress: Callable[[Progress], None] | None,
-) -> tuple[list[SourceClip], list[StoredChunk], list[Rejected]]:
-    """Encode every clip into its own file; which were kept, their chunks, and which were not."""
-    kept: list[SourceClip] = []
-    chunks: list[StoredChunk] = []
-    rejected: list[Rejected] = []
-    report = on_progress or (lambda _: None)
-    for number, clip in enumerate(clips):
-        report(Progress(number, len(clips), clip.source))
-        try:
-            chunks.extend(store_clip(clip, store / f"{number:06d}.parquet", options=options))
-            kept.append(clip)
-        except InputError as error:
-            rejected.append(Rejected(clip.source, str(error)))
-    report(Progress(len(clips), len(clips), ""))
-    return kept, chunks, rejected
+    plan: _Plan, area: WorkArea, run_tasks: RunTasks, on_progress: OnProgress
+) -> tuple[dict[int, list[StoredChunk]], list[Rejected]]:
+    """Encode every clip that is not in the store; the chunks of those that can be used, and the others."""
+    clips, encode_options = plan.sources.clips, plan.options.encode_options()
+    tasks = [
+        ClipTask(number, key, clip, area.clips, encode_options)
+        for number, (key, clip) in enumerate(zip(plan.keys, clips, strict=True))
+    ]
+    num_ready, num_frames = len(area.stored_keys() & set(plan.keys)), 0
+    kept: dict[int, list[StoredChunk]] = {}
+    reasons: dict[int, str] = {}
+    on_progress(Progress("clips", 0, len(tasks), num_ready, 0))
+    for result in run_tasks(store_clip, tasks):
+        if isinstance(result, Lost) or not result.chunks:
+            reasons[result.number] = result.reason
+        else:
+            kept[result.number] = result.chunks
+            num_frames += 0 if result.was_there else sum(chunk.num_frames for chunk in result.chunks)
+        on_progress(Progress("clips", len(kept) + len(reasons), len(tasks), num_ready, num_frames))
+    # The results came in any order; what is made of them must not show it.
+    rejected = [Rejected(clips[number].source, reasons[number]) for number in sorted(reasons)]
+    return dict(sorted(kept.items())), rejected
 
 
-def _save_rejected(rejected: Sequence[Rejected], folder: Path) -> None:
-    if not rejected:
-        return
-    with (folder / REJECTED_NAME).open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(Rejected._fields)
-        writer.writerows(rejected)
+def _make_dataset(
+    plan: _Plan,
+    area: WorkArea,
+    kept: Mapping[int, list[StoredChunk]],
+    rejected: Sequence[Rejected],
+    run_tasks: RunTasks,
+    on_progress: OnProgress,
+) -> Manifest:
+    """Shards, lists and pictures from the store, and the manifest last."""
+    given = given_splits(plan.sources.clips[number] for number in kept)
+    splits = assign_splits(given, test_share=plan.options.test_share, seed=plan.options.seed)
+    area.begin_dataset()
+    manifest = assemble(
+        area.dataset,
+        [chunk for chunks in kept.values() for chunk in chunks],
+        splits=splits,
+        name=plan.name,
+        options=plan.options.recorded(),
+        seed=plan.options.seed,
+        inputs=plan.inputs,
+        run_tasks=run_tasks,
+        on_shard=lambda done, total: on_progress(Progress("shards", done, total, 0, 0)),
+    )
+    filesystem, root = locate(area.dataset)
+    if rejected:
+        with (
+            arriving(filesystem, f"{root}/{REJECTED_NAME}") as path,
+            path.open("w", encoding="utf-8", newline="", errors="surrogateescape") as stream,
+        ):
+            writer = csv.writer(stream)
+            writer.writerow(Rejected._fields)
+            writer.writerows(rejected)
+    with arriving(filesystem, f"{root}/{SHEET_NAME}") as path:
+        contact_sheet(list(sheet_clips(list(kept.values()), splits))).save(path, "PNG")
+    area.publish(manifest)
+    return manifest
 
 
-def _sheet_clips(folder: Path, clip_ids: Sequence[str]) -> list[SheetClip]:
-    """Clips spread over the dataset, with frames spread over each."""
-    shown = {clip_ids[index] for index in spread(len(clip_ids), MAX_CLIPS)}
-    strips = []
-    for clip in iter_clips(folder, only=shown):
-        indices = spread(clip.num_frames, NUM_FRAMES)
-        strips.append(
-            SheetClip(
-                label=f"{clip.clip_id}  [{clip.identity}]  {clip.split}  {clip.num_frames} frames  {clip.fps:.2f} fps",
-                frames=[clip.frame(index) for index in indices],
-                points=[] if clip.keypoints is None else [clip.keypoints[index] for index in indices],
-            )
-        )
-    return strips
+@contextmanager
+def _telling_failures(area: WorkArea) -> Iterator[None]:
+    """What ends a preparation and is nobody's mistake in the code, as an InputError that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            reason = "no space left on the disk (preparing a dataset takes twice its size); free space"
+        elif not area.target.is_local:
+            reason = f"the store failed: {reason_of(error)}"
+        else:
+            raise
+        raise InputError(
+            f"{area.target.asked}: {reason}; finished clips are kept, and the same command goes on from there"
+        ) from error

@@ -6,7 +6,7 @@
 One row is one chunk, and one row group is one row: a reader fetches the row it wants and nothing else.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,18 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from hdam.pipelines.clips import Clip
-from hdam.pipelines.errors import InputError, first_line
-from hdam.pipelines.manifest import Manifest, load_manifest, locate
+from hdam.pipelines.errors import InputError
+from hdam.pipelines.filesystems import arriving, reason_of
+from hdam.pipelines.manifest import AGAIN, Manifest, load_manifest, locate
 
 Row = dict[str, Any]
 """One row of a shard: column name to value."""
 
+UNREADABLE = (pa.ArrowException, OSError, ValueError, OverflowError)
+"""What Arrow raises on damaged Parquet files (ValueError: text that is no UTF-8)."""
+
 _POINTS = pa.list_(pa.list_(pa.float32()))
+_PER_FRAME = ("frames", "keypoints", "centroid", "part_masks")
 
 SCHEMA = pa.schema(
     [
@@ -57,18 +62,30 @@ def interleave(num_frames: int, *, max_chunk_frames: int) -> list[range]:
 
 
 def write_shard(path: Path, rows: Iterable[Row], *, schema: pa.Schema = SCHEMA) -> int:
-    """Write `rows` to `path` through a temporary name, one row group each; returns their count."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write `rows` to the local `path`, whole or not at all; returns their count."""
+    with arriving(fs.LocalFileSystem(), str(path)) as partial:
+        return write_rows(partial, rows, schema=schema)
+
+
+def write_rows(
+    path: Path,
+    rows: Iterable[Row],
+    *,
+    schema: pa.Schema = SCHEMA,
+    notes: Callable[[], Mapping[str, str]] | None = None,
+) -> int:
+    """Write `rows` to the new file `path`, one row group each; returns their count.
+
+    `notes` is asked after the last row, for texts that go into the footer.
+    """
     count = 0
-    try:
-        # JPEG and PNG don't shrink any further, and nobody searches shards by value.
-        with pq.ParquetWriter(partial, schema, compression="NONE", use_dictionary=False, write_statistics=False) as out:
-            for row in rows:
-                out.write_table(pa.Table.from_pylist([row], schema=schema))
-                count += 1
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # JPEG and PNG don't shrink any further, and nobody searches shards by value.
+    with pq.ParquetWriter(path, schema, compression="NONE", use_dictionary=False, write_statistics=False) as out:
+        for row in rows:
+            out.write_table(pa.Table.from_pylist([row], schema=schema))
+            count += 1
+        if notes is not None:
+            out.add_key_value_metadata(dict(notes()))
     return count
 
 
@@ -87,11 +104,24 @@ def read_rows(
     """
     if filesystem is None:
         filesystem, path = locate(str(path))
-    with _open_shard(str(path), filesystem) as shard:
-        groups = range(shard.num_row_groups) if rows is None else rows
-        names = None if columns is None else list(columns)
-        for batch in shard.iter_batches(batch_size=batch_rows, row_groups=list(groups), columns=names):
-            yield from batch.to_pylist()
+    names = None if columns is None else list(columns)
+    try:
+        with pq.ParquetFile(str(path), filesystem=filesystem) as shard:
+            _check_columns(shard, str(path), names)
+            groups = range(shard.num_row_groups) if rows is None else rows
+            count = 0
+            for batch in shard.iter_batches(batch_size=batch_rows, row_groups=list(groups), columns=names):
+                _check_values(batch, str(path))
+                count += batch.num_rows
+                yield from batch.to_pylist()
+            if count != len(groups):
+                raise InputError(f"shard {path} has {count} of the {len(groups)} rows that it states; {AGAIN}")
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"shard {path} is missing; prepare the dataset again") from error
+    except UNREADABLE as error:
+        raise InputError(f"shard {path} is damaged or cannot be read ({reason_of(error)}); {AGAIN}") from error
 
 
 def iter_clips(dataset: str | Path, split: str | None = None, *, only: Collection[str] | None = None) -> Iterator[Clip]:
@@ -107,7 +137,7 @@ def iter_clips(dataset: str | Path, split: str | None = None, *, only: Collectio
             continue
         chunks: list[Row] = []
         for path, row in places:
-            chunks.extend(read_rows(path, filesystem=filesystem, rows=[row]))
+            chunks.extend(read_rows(path, filesystem=filesystem, columns=SCHEMA.names, rows=[row]))
         yield _join(clip_id, chunks)
 
 
@@ -124,22 +154,38 @@ def _chunk_places(
     return places
 
 
-def _open_shard(path: str, filesystem: fs.FileSystem) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path, filesystem=filesystem)
-    except FileNotFoundError as error:
-        raise InputError(f"shard {path} is missing; prepare the dataset again") from error
-    except pa.ArrowInvalid as error:
-        raise InputError(f"shard {path} is damaged ({first_line(error)}); prepare it again") from error
+def _check_columns(shard: pq.ParquetFile, path: str, names: Sequence[str] | None) -> None:
+    """InputError unless the columns that are read are those of `SCHEMA`, and every row is a group."""
+    found = shard.schema_arrow
+    for name in names or found.names:
+        if name not in found.names:
+            raise InputError(f"shard {path} has no column '{name}'; {AGAIN}")
+        if name in SCHEMA.names and found.field(name).type != SCHEMA.field(name).type:
+            types = f"{found.field(name).type}, expected {SCHEMA.field(name).type}"
+            raise InputError(f"shard {path}: column '{name}' is {types}; {AGAIN}")
+    if shard.num_row_groups != shard.metadata.num_rows:
+        raise InputError(f"shard {path} has {shard.metadata.num_rows} rows in {shard.num_row_groups} groups; {AGAIN}")
+
+
+def _check_values(batch: pa.RecordBatch, path: str) -> None:
+    """InputError where a value is missing that every row has."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        is_required = name in SCHEMA.names and not SCHEMA.field(name).nullable
+        lacks_one = is_required and column.null_count > 0
+        if lacks_one or (pa.types.is_list(column.type) and column.flatten().null_count):
+            raise InputError(f"shard {path}: column '{name}' lacks a value; {AGAIN}")
 
 
 def _join(clip_id: str, chunks: list[Row]) -> Clip:
     """Interleaved chunks as one clip."""
     first = chunks[0]
-    if sorted(chunk["chunk"] for chunk in chunks) != list(range(first["num_chunks"])):
-        raise InputError(
-            f"clip {clip_id}: {len(chunks)} of its {first['num_chunks']} chunks found; prepare the dataset again"
-        )
+    num_chunks = first["num_chunks"]
+    if len(chunks) != num_chunks or sorted(chunk["chunk"] for chunk in chunks) != list(range(num_chunks)):
+        raise InputError(f"clip {clip_id}: {len(chunks)} of its {num_chunks} chunks found; prepare the dataset again")
+    for column in _PER_FRAME:
+        lengths = [len(chunk["frame_index"]) if first[column] is not None else None for chunk in chunks]
+        if lengths != [None if chunk[column] is None else len(chunk[column]) for chunk in chunks]:
+            raise InputError(f"clip {clip_id}: its {column} are not as many as its frames; prepare the dataset again")
     order = np.argsort(np.concatenate([chunk["frame_index"] for chunk in chunks]))
 
     def joined(column: str) -> list[Any] | None:
@@ -150,6 +196,9 @@ def _join(clip_id: str, chunks: list[Row]) -> Clip:
 
     def points(column: str) -> NDArray[np.float32] | None:
         values = joined(column)
+        lengths = {len(point) for point in values or ()}
+        if len(lengths) > 1 or any(length % 2 for length in lengths):
+            raise InputError(f"clip {clip_id}: its {column} are no pairs of numbers, or not equally many; {AGAIN}")
         return None if values is None else np.array(values, np.float32)
 
     keypoints = points("keypoints")

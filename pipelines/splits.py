@@ -16,8 +16,8 @@ MIN_SHARDS = 8
 class StoredChunk(NamedTuple):
     """A chunk that is encoded and waits for its shard."""
 
-    path: Path
-    """The file it waits in; its row number there is `chunk`."""
+    path: str | Path
+    """Address of the file it waits in; its row number there is `chunk`."""
     clip_id: str
     identity: str
     chunk: int

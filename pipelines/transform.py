@@ -1,12 +1,15 @@
 """From a frame of any size to a square of the dataset's size: crop box, square, resize; and the same for the truth."""
 
+from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hdam.pipelines.clips import CropBox, Trim
+from hdam.pipelines.clips import CropBox, SourceClip, Trim
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.frame_codec import Pixels
 
@@ -25,6 +28,23 @@ class Window(NamedTuple):
     """Background on the left of the box."""
     offset_top: int
     """Background above the box."""
+
+
+def clip_in_file(clip: SourceClip, *, frame_size: tuple[int, int], fps: float) -> tuple[CropBox | None, Trim | None]:
+    """The crop and trim of a clip in the pixels and frames of its file, with frames of `frame_size` (height, width).
+
+    Where `crop_frame` is told, the corners scale and are rounded down, and what then lies outside is left out.
+    Where `trim_fps` is told, frame i is taken when start · fps <= i · trim_fps < stop · fps, rates rounded to a
+    hundredth: all as the published preprocessing of VoxCeleb and TaiChi does.
+    """
+    crop, trim = clip.crop, clip.trim
+    if crop is not None and clip.crop_frame is not None:
+        scales = [there / here for there, here in zip(frame_size, clip.crop_frame, strict=True)]
+        crop = _scaled(crop, scales, frame_size)
+    if trim is not None and clip.trim_fps is not None:
+        ratio = _hundredths(fps) / _hundredths(clip.trim_fps)
+        trim = Trim(ceil(trim.start * ratio), None if trim.stop is None else ceil(trim.stop * ratio))
+    return crop, trim
 
 
 def square_window(frame_size: tuple[int, int], *, crop: CropBox | None, fit: Fit) -> Window:
@@ -83,6 +103,18 @@ def frame_span(trim: Trim | None, max_frames: int | None) -> tuple[int, int | No
     if max_frames is None:
         return start, stop
     return start, start + max_frames if stop is None else min(stop, start + max_frames)
+
+
+def _scaled(crop: CropBox, scales: Sequence[float], frame_size: tuple[int, int]) -> CropBox:
+    (down, across), (height, width) = scales, frame_size
+    left, top = int(crop.left * across), int(crop.top * down)
+    right = min(int((crop.left + crop.width) * across), width)
+    bottom = min(int((crop.top + crop.height) * down), height)
+    return CropBox(left, top, right - left, bottom - top)
+
+
+def _hundredths(fps: float) -> Fraction:
+    return max(Fraction(round(100 * fps), 100), Fraction(1, 100))
 
 
 def _square(pixels: Pixels, window: Window, fill: NDArray[np.uint8]) -> Pixels:

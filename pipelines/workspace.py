@@ -1,99 +1,167 @@
-"""A folder that appears whole or not at all."""
+"""The work area beside a dataset in the making: it outlives an interruption, and no two processes share it.
 
-import errno
-import json
-import re
+data/                       appears whole: shards and manifest are renamed together
+.data.partial/              .lock
+    clips/                  finished ones
+    dataset/                in the making
+    old/                    an old dataset, while the new one takes its place
+
+s3://bucket/data/           shards as they are written, manifest.json last: without it there is no dataset
+s3://bucket/data/.partial/  clips/
+"""
+
+import fcntl
+import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hdam.pipelines.errors import InputError, first_line
-from hdam.pipelines.manifest import MANIFEST_NAME
+from pyarrow import fs
+
+from hdam.pipelines.errors import InputError
+from hdam.pipelines.filesystems import locate
+from hdam.pipelines.manifest import MANIFEST_NAME, Manifest, save_manifest
+from hdam.pipelines.target import Target, naming_target
+
+STORED_SUFFIX = ".parquet"
 
 
-def check_target(dataset: Path, *, overwrite: bool) -> None:
-    """InputError unless `dataset` may be written: it is free, empty, or a dataset that may be overwritten."""
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(dataset)):
-        raise InputError(f"{dataset}: datasets are prepared in a local folder; copy it to the store afterwards")
-    with naming_target(dataset):
-        if not dataset.exists():
+class WorkArea:
+    """The work area of a target, held by this process."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._work = locate(target.work)[1]
+        self.clips = f"{target.work}/clips"
+        """Address of the store of finished clips."""
+        self.dataset = f"{target.work}/dataset" if target.is_local else target.address
+        """Address where the dataset is put together."""
+
+    def stored_keys(self) -> set[str]:
+        """The names of the finished clips, those of other options among them."""
+        selector = fs.FileSelector(f"{self._work}/clips", allow_not_found=True)
+        names = [info.base_name for info in self.target.filesystem.get_file_info(selector)]
+        return {name.removesuffix(STORED_SUFFIX) for name in names if name.endswith(STORED_SUFFIX)}
+
+    def begin_dataset(self) -> None:
+        """Make place for a dataset; the old one in a store is none from here on."""
+        if self.target.is_local:
+            shutil.rmtree(f"{self._work}/dataset", ignore_errors=True)
+            Path(self._work, "dataset").mkdir()
+        else:
+            _delete_file(self.target.filesystem, f"{self.target.root}/{MANIFEST_NAME}")
+
+    def publish(self, manifest: Manifest) -> None:
+        """Write the manifest, with which the dataset is there, whole."""
+        save_manifest(manifest, self.dataset)
+        if self.target.is_local:
+            _swap(Path(self._work), Path(self.target.root))
             return
-        if not dataset.is_dir():
-            raise InputError(f"{dataset} is a file; expected a folder that is new or empty")
-        if not any(dataset.iterdir()):
-            return
-    if not _is_dataset(dataset):
-        raise InputError(f"{dataset} is not empty and no dataset; choose another folder")
-    if not overwrite:
-        raise InputError(f"{dataset} is a dataset already; choose another folder or say --overwrite")
+        shards = {f"{self.target.root}/{shard.path}" for shard in manifest.shards}
+        selector = fs.FileSelector(f"{self.target.root}/shards", allow_not_found=True)
+        for info in self.target.filesystem.get_file_info(selector):
+            if info.type == fs.FileType.File and info.path not in shards:
+                _delete_file(self.target.filesystem, info.path)
+
+    def discard(self) -> None:
+        """Remove everything in it but the lock."""
+        if self.target.is_local:
+            for name in ("clips", "dataset", "old"):
+                shutil.rmtree(f"{self._work}/{name}", ignore_errors=True)
+        else:
+            with suppress(FileNotFoundError):
+                self.target.filesystem.delete_dir(self._work)
+
+    def leave(self) -> None:
+        """Keep the finished clips for the next time, and nothing else; without any, the area vanishes."""
+        if self.target.is_local:
+            shutil.rmtree(f"{self._work}/dataset", ignore_errors=True)
+        if not self.stored_keys():
+            self.discard()
 
 
 @contextmanager
-def naming_target(target: Path) -> Iterator[None]:
-    """Tell whatever the system has against writing `target` as an InputError."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({first_line(error)}); choose another folder") from error
+def work_area(target: Target) -> Iterator[WorkArea]:
+    """The work area of `target`; it is gone after the block, unless an error ends it and there are finished clips.
 
-
-@contextmanager
-def partial_folder(dataset: Path) -> Iterator[Path]:
-    """A temporary folder beside `dataset` that takes its place at the end, or vanishes on any error.
-
-    Raises InputError where `dataset` cannot be written, and when the disk is full.
+    Raises InputError where the target cannot be written, or another process prepares it. The lock goes with the
+    process, however it ends; in a store it holds off processes of the same machine and user only.
     """
-    dataset = dataset.absolute()
-    partial: Path | None = None
-    try:
-        with naming_target(dataset):
-            dataset.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".{dataset.name}.partial-", dir=dataset.parent))
-            partial.chmod(0o755)  # mkdtemp makes it private; a dataset is shared
-        yield partial
-        with naming_target(dataset):
-            _swap(partial, dataset)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    area = WorkArea(target)
+    if target.is_local:
+        lock = Path(target.work, ".lock")
+    else:
+        digest = hashlib.sha256(target.address.encode()).hexdigest()[:16]
+        lock = Path(tempfile.gettempdir(), f"hdam-{os.getuid()}-{digest}.lock")
+    with _locked(lock, target.asked):
+        try:
+            if target.is_local:
+                _bring_back(Path(target.work), Path(target.root))
+                Path(target.work, "clips").mkdir(exist_ok=True)
+            yield area
+            area.discard()
+        except BaseException:
+            with suppress(OSError):
+                area.leave()
             raise
-        raise InputError(_disk_full(partial, dataset)) from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            if not Path(target.work, "clips").exists():
+                lock.unlink(missing_ok=True)
+                if target.is_local:
+                    shutil.rmtree(target.work, ignore_errors=True)
 
 
-def _swap(partial: Path, dataset: Path) -> None:
-    """Put `partial` in the place of `dataset`; an old dataset goes only when the new one stands, else it comes back."""
+def clear_leftovers(target: Target) -> None:
+    """Remove what a process left that died after its dataset was whole."""
+    if target.filesystem.get_file_info(locate(target.work)[1]).type == fs.FileType.Directory:
+        with work_area(target):
+            pass
+
+
+@contextmanager
+def _locked(lock: Path, asked: str) -> Iterator[None]:
+    while True:
+        with naming_target(asked):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                stream = lock.open("a")
+            except FileNotFoundError:  # its holder removed the folder just now
+                continue
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{asked} is being prepared by another process; wait for it, or choose another folder"
+                ) from error
+            # Its holder may have removed the file between the two lines above.
+            if lock.exists() and lock.stat().st_ino == os.fstat(stream.fileno()).st_ino:
+                yield
+                return
+
+
+def _swap(work: Path, dataset: Path) -> None:
+    """Put `work`/dataset in the place of `dataset`; an old dataset goes only when the new one stands."""
     if not dataset.exists():
-        partial.rename(dataset)
+        (work / "dataset").rename(dataset)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{dataset.name}.old-", dir=dataset.parent))
-    aside = old / dataset.name
     try:
-        dataset.rename(aside)
-        partial.rename(dataset)
+        dataset.rename(work / "old")
+        (work / "dataset").rename(dataset)
     finally:
         # Ctrl-C may come between any two lines: what lies in the folders decides, not how far the code came.
-        if aside.exists() and not dataset.exists():
-            aside.rename(dataset)
-        shutil.rmtree(old, ignore_errors=True)
+        _bring_back(work, dataset)
 
 
-def _disk_full(partial: Path | None, dataset: Path) -> str:
-    written = 0
-    if partial is not None:
-        written = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-    return (
-        f"{dataset.parent}: no space left on the disk after {written / 1e6:.0f} MB "
-        "(preparing a dataset takes twice its size); free space or choose another folder. Nothing was kept"
-    )
+def _bring_back(work: Path, dataset: Path) -> None:
+    """Put the old dataset back where a process died between moving it away and putting the new one there."""
+    if (work / "old").exists() and not dataset.exists():
+        (work / "old").rename(dataset)
 
 
-def _is_dataset(folder: Path) -> bool:
-    try:
-        content = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and "schema_version" in content and "shards" in content
+def _delete_file(filesystem: fs.FileSystem, path: str) -> None:
+    with suppress(FileNotFoundError):
+        filesystem.delete_file(path)

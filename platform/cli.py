@@ -16,11 +16,17 @@ from rich.logging import RichHandler
 from typer.core import TyperGroup
 
 from hdam.pipelines.errors import InputError
+from hdam.platform.cli_bench import bench_app
+from hdam.platform.cli_data import data_app
+from hdam.platform.cli_models import models_app
 from hdam.platform.reports import counting
 
 LOG = logging.getLogger("hdam")
 OUT = Console()
 SECONDS_FORMAT = "%H:%M:%S"
+
+Layout = Literal["videos", "frames", "published", "strips", "voxceleb", "taichi", "ted", "mgif", "fashion", "table"]
+"""The names of `hdam.pipelines.layouts`, here because importing that takes a while."""
 
 
 class Commands(TyperGroup):
@@ -48,8 +54,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make a still image move like a driving video: prepare videos, train on Ray, animate.",
 )
-models_app = typer.Typer(no_args_is_help=True, help="The registered models.")
+app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
+app.add_typer(bench_app, name="bench")
 
 
 def main() -> None:
@@ -114,39 +121,45 @@ def puppets(
 
 @app.command()
 def prepare(
-    videos: Annotated[Path, typer.Argument(help="Folder of videos, GIFs or frame folders.", show_default=False)],
-    dataset: Annotated[Path, typer.Argument(help="New folder for the shards.", show_default=False)],
+    source: Annotated[str, typer.Argument(help="Videos: a folder, a file, or s3://…", show_default=False)],
+    dataset: Annotated[str, typer.Argument(help="New folder for the shards, or s3://…", show_default=False)],
     size: Annotated[int, typer.Option(help="Height and width of the frames in pixels.")],
-    table: Annotated[Path | None, typer.Option(help="CSV of files with identity, split, crop and trim.")] = None,
+    layout: Annotated[Layout | None, typer.Option(help="How the videos lie; found out if absent.")] = None,
+    table: Annotated[str | None, typer.Option(help="CSV of files with identity, split, crop and trim.")] = None,
     fit: Annotated[Literal["crop", "pad"], typer.Option(help="How a rectangle becomes a square.")] = "crop",
+    background: Annotated[str, typer.Option(help="Colour of padding and of transparent pixels.")] = "white",
     test_share: Annotated[float, typer.Option(help="Share of the identities that is held out.")] = 0.1,
     lossless: Annotated[bool, typer.Option("--lossless", help="Store PNG instead of JPEG.")] = False,
     seed: Annotated[int, typer.Option(help="Decides which identities are held out.")] = 0,
     name: Annotated[str | None, typer.Option(help="Goes into the model's name; the folder's name if absent.")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Take only this many frames of each clip.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is there.")] = False,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Clips at once; as many as there are CPUs if absent.")] = None,
 ) -> None:
-    """Turn videos into a dataset of shards."""
-    from hdam.pipelines import prepare as preparing
+    """Turn videos into a dataset of shards; the same command goes on where it was stopped."""
+    from hdam.pipelines.prepare_options import PrepareOptions, parse_colour
+    from hdam.platform.preparing import ray_tasks, run_prepare
     from hdam.platform.reports import show_prepared
 
-    options = preparing.PrepareOptions(
+    options = PrepareOptions(
         size=size,
         fit=fit,
+        background=parse_colour(background),
         test_share=test_share,
         codec="png" if lossless else "jpeg",
         seed=seed,
         max_frames=max_frames,
     )
-    with counting("clips") as count:
-        report = preparing.prepare(
-            videos,
+    with ray_tasks(cpus=cpus) as run_tasks:
+        report = run_prepare(
+            source,
             dataset,
             options=options,
+            run_tasks=run_tasks,
+            layout=layout,
             table=table,
             name=name,
             overwrite=overwrite,
-            on_progress=lambda progress: count(progress.done, progress.total),
         )
     show_prepared(report, OUT)
 
@@ -210,33 +223,6 @@ def quickstart(
     report = run_quickstart(folder, console=OUT, settings=PuppetSettings(), changes={})
     show_trained(report.trained, OUT)
     show_quickstart(report, OUT)
-
-
-@models_app.command("list")
-def list_models() -> None:
-    """All registered models."""
-    from hdam.platform import registry
-    from hdam.platform.reports import show_models
-
-    show_models(registry.list_models(), OUT)
-
-
-@models_app.command("show")
-def show_model(name: str) -> None:
-    """Every version of one model."""
-    from hdam.platform import registry
-    from hdam.platform.reports import show_versions
-
-    show_versions(registry.show_model(name), OUT)
-
-
-@models_app.command("alias")
-def set_alias(name: str, version: str, alias: str) -> None:
-    """Point an alias, such as champion, at a version."""
-    from hdam.platform import registry
-
-    registry.set_alias(name, version, alias)
-    OUT.print(f"models:/{name}@{alias} is version {version}", highlight=False, soft_wrap=True)
 
 
 def find_experiment(path: Path) -> Path:

@@ -14,9 +14,6 @@ from hdam.platform.doctor import usable_cpus
 
 LOG = logging.getLogger("hdam")
 
-OBJECT_STORE_BYTES = 2 << 30
-"""Batches on their way to the workers: a handful of bundles of at most 32 MiB for each."""
-
 
 @contextlib.contextmanager
 def ray_session(resources: ResourceConfig) -> Iterator[None]:
@@ -58,7 +55,7 @@ def start_ray(resources: ResourceConfig) -> None:
         include_dashboard=False,
         log_to_driver=is_verbose,
         logging_level=logging_level,
-        object_store_memory=_object_store_bytes(),
+        object_store_memory=_object_store_bytes(resources),
     )
 
 
@@ -107,6 +104,6 @@ def _cluster_has(kind: str) -> float:
     return float(ray.cluster_resources().get(kind, 0))
 
 
-def _object_store_bytes() -> int:
+def _object_store_bytes(resources: ResourceConfig) -> int:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(OBJECT_STORE_BYTES, memory // 4)
+    return min(resources.object_store_mib << 20, memory // 4)

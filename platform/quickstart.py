@@ -12,10 +12,12 @@ from rich.console import Console
 
 from hdam.experiments.loading import load_experiment, override
 from hdam.pipelines.manifest import MANIFEST_NAME
-from hdam.pipelines.prepare import PrepareOptions, prepare
+from hdam.pipelines.prepare_options import PrepareOptions
 from hdam.pipelines.puppets import write_puppets
+from hdam.pipelines.tasks import RunTasks
 from hdam.platform.animate import AnimateReport, animate, best_device
 from hdam.platform.model_folder import LoadedModel
+from hdam.platform.preparing import ray_tasks, run_prepare
 from hdam.platform.registry import load_model
 from hdam.platform.reports import counting, plain_table
 from hdam.platform.showcase import Showcase, cast_scenes, write_showcase
@@ -64,10 +66,11 @@ def run_quickstart(
     puppets, dataset = out / f"puppets_{label}", out / f"dataset_{label}"
     with _part("puppets", seconds, console):
         _make_puppets(puppets, settings, size=size)
-    with _part("dataset", seconds, console):
-        _make_dataset(puppets, dataset, size=size)
-    with _part("training", seconds, console):
-        trained = train(override(experiment, {"data.path": str(dataset)}))
+    with ray_tasks(resources=experiment.resources) as run_tasks:  # one Ray for both, since it takes seconds to start
+        with _part("dataset", seconds, console):
+            _make_dataset(puppets, dataset, size=size, run_tasks=run_tasks)
+        with _part("training", seconds, console):
+            trained = train(override(experiment, {"data.path": str(dataset)}))
     with _part("pictures", seconds, console):
         loaded = load_model(trained.model_uri, device=best_device())
         scenes = cast_scenes(str(dataset), device=best_device())
@@ -108,17 +111,11 @@ def _make_puppets(folder: Path, settings: PuppetSettings, *, size: int) -> None:
         )
 
 
-def _make_dataset(puppets: Path, dataset: Path, *, size: int) -> None:
+def _make_dataset(puppets: Path, dataset: Path, *, size: int, run_tasks: RunTasks) -> None:
     if (dataset / MANIFEST_NAME).exists():
         return
-    with counting("clips") as count:
-        prepare(
-            puppets,
-            dataset,
-            options=PrepareOptions(size=size),
-            name=DATASET_NAME,
-            on_progress=lambda progress: count(progress.done, progress.total),
-        )
+    options = PrepareOptions(size=size)
+    run_prepare(str(puppets), str(dataset), options=options, run_tasks=run_tasks, name=DATASET_NAME)
 
 
 def _animate(loaded: LoadedModel, clip: Path, out: Path) -> AnimateReport:

@@ -1,16 +1,18 @@
 """What the commands say when they are done, as tables and short lines."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from hdam.pipelines.prepare import PrepareReport
+    from hdam.pipelines.prepare import Progress as PrepareProgress
     from hdam.platform.animate import AnimateReport
     from hdam.platform.evaluation import Reconstruction
     from hdam.platform.registry import ModelVersion, RegisteredModel
@@ -45,9 +47,11 @@ def show_prepared(report: "PrepareReport", console: Console) -> None:
         _say(console, f"left out: {reason}", style="yellow")
     if len(report.rejected) > SHOWN_REJECTED:
         more = len(report.rejected) - SHOWN_REJECTED
-        _say(console, f"… and {more} more, all in {report.dataset / 'rejected.csv'}", style="yellow")
-    sheet = report.dataset / "contact_sheet.png"
-    _say(console, f"Dataset {report.dataset} in {report.seconds:.0f} s; look at {sheet}")
+        _say(console, f"… and {more} more, all in {report.dataset}/rejected.csv", style="yellow")
+    if report.was_ready:
+        _say(console, f"{report.dataset} is already prepared from the same files with the same options; nothing to do")
+    else:
+        _say(console, f"Dataset {report.dataset} in {report.seconds:.0f} s; look at {report.dataset}/contact_sheet.png")
 
 
 def show_animated(report: "AnimateReport", console: Console) -> None:
@@ -82,8 +86,46 @@ def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
         bar.start()
         bar.update(task, completed=done, total=total)
 
-    try:
+    with _vanishing(bar):
         yield count
+
+
+@contextmanager
+def preparing_bar() -> Iterator[Callable[["PrepareProgress"], None]]:
+    """A progress bar on stderr for `hdam prepare`: clips, frames per second, time left; then shards.
+
+    It appears with the first call and vanishes at an error, as that of `counting` does.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    tasks: dict[str, TaskID] = {}
+    started = time.monotonic()
+
+    def show(progress: "PrepareProgress") -> None:
+        bar.start()
+        if progress.phase not in tasks:
+            for earlier in tasks.values():
+                bar.update(earlier, visible=False)
+            tasks[progress.phase] = bar.add_task(progress.phase, total=progress.total, speed="")
+        rate = progress.num_frames / max(time.monotonic() - started, 1e-3)
+        speed = f"{rate:.0f} frames/s" if progress.num_frames else ""
+        bar.update(tasks[progress.phase], completed=progress.done, total=progress.total, speed=speed)
+
+    with _vanishing(bar):
+        yield show
+
+
+@contextmanager
+def _vanishing(bar: Progress) -> Iterator[None]:
+    """Ends a progress bar; at an error it vanishes, so that a mistake stays a single line."""
+    try:
+        yield
     except BaseException:
         bar.live.transient = True
         bar.live.stop()

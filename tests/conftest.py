@@ -1,6 +1,8 @@
 """Fixtures shared by all tests: where the reference material lies, and one Ray session for those who need it."""
 
+import logging
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,8 +38,39 @@ def clips() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One local Ray for all tests that need it; it takes seconds to start."""
+def s3_endpoint() -> Iterator[None]:
+    """The usual variables, set for a store of S3 on a free port of this machine, where `s3` starts one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "tester")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "no secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3(s3_endpoint: None) -> Iterator[str]:
+    """The address of an empty bucket in a real HTTP server of S3, `s3://bucket`."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=int(endpoint.rpartition(":")[2]), verbose=False)
+    server.start()
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="bucket")
+    yield "s3://bucket"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_session(s3_endpoint: None) -> Iterator[None]:
+    """One local Ray for all tests that need it; it takes seconds to start, and its workers know the store of `s3`."""
     from hdam.experiments.experiment import ResourceConfig
     from hdam.platform import cluster
 

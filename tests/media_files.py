@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from hdam.pipelines.assemble import STORE_SCHEMA, assemble
+from hdam.pipelines.encode import EncodeOptions, encode_clip
 from hdam.pipelines.frame_codec import encode_frame, encode_mask
 from hdam.pipelines.manifest import save_manifest
 from hdam.pipelines.shards import interleave, write_shard
@@ -75,6 +76,29 @@ def write_folder(path: Path, frames, *, suffix=".png"):
     for index, frame in enumerate(frames):
         Image.fromarray(frame).save(path / f"f{index}{suffix}")
     return path
+
+
+def write_strip(path: Path, frames):
+    """`frames` side by side in one image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(list(frames), axis=1)).save(path)
+    return path
+
+
+def write_files(folder: Path, *names):
+    """Empty files, of which a listing sees the name alone."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def encoded(clip, **changes):
+    """The rows of a clip in small lossless frames; `changes`: what differs from that."""
+    options = EncodeOptions(
+        size=16, fit="crop", background=(255, 255, 255), codec="png", max_chunk_frames=64, min_frames=2, max_frames=None
+    )
+    return list(encode_clip(clip, options._replace(**changes)))
 
 
 def audio_packets(path: Path):

@@ -86,7 +86,7 @@ def test_prepare_reports_what_it_made_and_what_it_left_out(hdam, videos):
         (["prepare", "absent", "data", "--size", "32"], "absent: no such file or folder"),
         (["prepare", "empty", "data", "--size", "32"], "no video found"),
         (["prepare", "videos", "data", "--size", "0"], "size is 0"),
-        (["prepare", "videos", "data", "--size", "32", "--table", "absent.csv"], "no such table"),
+        (["prepare", "videos", "data", "--size", "32", "--table", "absent.csv"], "absent.csv: no such file"),
         (["puppets", "videos"], "not an empty folder"),
         (["puppets", "new", "--clips", "1"], "at least 2"),
         (["train", "absent.yaml"], "absent.yaml: no such experiment file"),

@@ -1,10 +1,8 @@
 """From a folder of videos to a dataset: what is kept, what is rejected, and nothing half-made."""
 
 import csv
-import errno
 import os
-import shutil
-from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,12 +19,15 @@ from media_files import (
 )
 from PIL import Image
 
-from hdam.pipelines import prepare as prepare_module
+from hdam.pipelines import encode
+from hdam.pipelines.encode import encode_clip
 from hdam.pipelines.errors import InputError
+from hdam.pipelines.layouts import LayoutName, find_sources
 from hdam.pipelines.manifest import load_manifest, verify_shards
-from hdam.pipelines.prepare import PrepareOptions, Progress, dataset_name, prepare
+from hdam.pipelines.prepare import Progress, prepare
+from hdam.pipelines.prepare_options import PrepareOptions, dataset_name, parse_colour
 from hdam.pipelines.shards import iter_clips
-from hdam.pipelines.workspace import partial_folder
+from hdam.platform.cli import Layout
 
 OPTIONS = PrepareOptions(size=16, codec="png", max_chunk_frames=4)
 
@@ -49,7 +50,9 @@ def test_a_folder_becomes_a_dataset(videos, tmp_path):
     assert manifest.name == "data-set"
     assert (manifest.counts.clips, manifest.counts.identities, manifest.counts.frames) == (5, 4, 35)
     assert manifest.splits["test"].identities == 1
-    assert seen[0] == Progress(0, 5, "ada#1.mp4") and seen[-1] == Progress(5, 5, "")
+    assert seen[:2] == [Progress("clips", 0, 5, 0, 0), Progress("clips", 1, 5, 0, 9)]
+    assert seen[5] == Progress("clips", 5, 5, 0, 35)
+    assert seen[-1] == Progress("shards", len(manifest.shards), len(manifest.shards), 0, 0)
     names = {path.name for path in (tmp_path / "Data Set").iterdir()}
     assert names == {"manifest.json", "shards", "contact_sheet.png"}
     with Image.open(tmp_path / "Data Set" / "contact_sheet.png") as sheet:
@@ -160,30 +163,6 @@ def test_taken_targets_are_refused(videos, tmp_path):
     prepare(videos, tmp_path / "empty", options=OPTIONS, overwrite=True)
     assert load_manifest(tmp_path / "empty").counts.clips == 5
     assert not [name for name in names_in(tmp_path) if name.startswith(".")]
-    with pytest.raises(InputError, match="local folder"):
-        prepare(videos, "s3://bucket/data", options=OPTIONS)
-
-
-@pytest.mark.parametrize(
-    ("raised", "expected", "words"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), InputError, "no space left"),
-        (KeyboardInterrupt("stop"), KeyboardInterrupt, "stop"),
-        (RuntimeError("a defect"), RuntimeError, "a defect"),
-    ],
-)
-def test_whatever_happens_nothing_half_made_stays(videos, tmp_path, monkeypatch, raised, expected, words):
-    prepare(videos / "bob.gif", tmp_path / "data", options=OPTIONS)
-    before = load_manifest(tmp_path / "data")
-
-    def fail(*args):
-        raise raised
-
-    monkeypatch.setattr(prepare_module, "save_manifest", fail)
-    with pytest.raises(expected, match=words):
-        prepare(videos, tmp_path / "data", options=OPTIONS, overwrite=True)
-    assert load_manifest(tmp_path / "data") == before
-    assert names_in(tmp_path) == ["My Videos", "data"]
 
 
 @pytest.mark.parametrize("name", ["file.txt/data", "file.txt/deep/data", "d" * 300])
@@ -211,39 +190,6 @@ def test_a_target_without_permission_is_named(tmp_path, mode):
     assert_one_line(error, str(closed / "data"), "Permission denied")
 
 
-@pytest.fixture
-def old_dataset(tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "old.txt").touch()
-    return tmp_path / "data"
-
-
-def test_the_old_dataset_comes_back_when_the_new_one_cannot_take_its_place(old_dataset, tmp_path):
-    with pytest.raises(InputError, match="cannot be written"), partial_folder(old_dataset) as partial:
-        shutil.rmtree(partial)
-    assert names_in(old_dataset) == ["old.txt"] and names_in(tmp_path) == ["data"]
-
-
-@pytest.mark.parametrize(
-    ("step", "is_done", "left"), [(0, False, "old"), (0, True, "old"), (1, False, "old"), (1, True, "new")]
-)
-def test_ctrl_c_while_datasets_change_places_leaves_one_whole(old_dataset, tmp_path, monkeypatch, step, is_done, left):
-    rename, calls = Path.rename, []
-
-    def interrupted(path, target):
-        calls.append(path)
-        if len(calls) - 1 != step:
-            return rename(path, target)
-        if is_done:
-            rename(path, target)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), partial_folder(old_dataset) as partial:
-        (partial / "new.txt").touch()
-    assert names_in(old_dataset) == [f"{left}.txt"] and names_in(tmp_path) == ["data"]
-
-
 def test_the_same_input_gives_the_same_dataset(videos, tmp_path):
     one = prepare(videos, tmp_path / "one", options=OPTIONS).manifest
     two = prepare(videos, tmp_path / "two", options=OPTIONS).manifest
@@ -267,6 +213,29 @@ def test_the_same_input_gives_the_same_dataset(videos, tmp_path):
 def test_options_without_sense_are_refused(options, words):
     with pytest.raises(InputError, match=words):
         PrepareOptions(**options)
+
+
+def test_colours_are_told_by_name_or_number():
+    assert parse_colour("#10ff00") == parse_colour(" rgb(16, 255, 0) ") == (16, 255, 0)
+    assert parse_colour("white") == (255, 255, 255)
+    for text in ("whiteish", "#12345", "#11223344", ""):
+        with pytest.raises(InputError, match="background is"):
+            parse_colour(text)
+
+
+def test_the_command_knows_every_layout():
+    assert get_args(Layout) == get_args(LayoutName)
+
+
+@pytest.mark.parametrize("limit", [1, 500])
+def test_frames_that_wait_on_disk_come_back_the_same(tmp_path, monkeypatch, limit):
+    write_animation(tmp_path / "bob.gif", moving_square(9), milliseconds=50)
+    (clip,) = find_sources(tmp_path / "bob.gif").clips
+    in_memory = list(encode_clip(clip, OPTIONS.encode_options()))
+    monkeypatch.setattr(encode, "WAITING_BYTES", limit)
+    (tmp_path / "waiting").mkdir()
+    assert list(encode_clip(clip, OPTIONS.encode_options(), waiting_dir=tmp_path / "waiting")) == in_memory
+    assert names_in(tmp_path / "waiting") == []
 
 
 @given(st.text())

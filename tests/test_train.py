@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -199,7 +200,9 @@ def test_a_loss_that_is_no_number_ends_the_run_at_once(dataset, ray_session, res
 
 
 def test_the_line_about_a_failure_is_the_one_that_helps():
-    mistake = InputError("shard 3 is missing\nFailed to apply UDF transform")
+    mistake = InputError("shard 3 is missing")
+    mistake.args = (f"{mistake}\nFailed to apply UDF transform after 1/1 attempts",)  # as Ray Data does
+    mistake = pickle.loads(pickle.dumps(mistake))
     wrapped = RayTaskError("get", "a long traceback", mistake).as_instanceof_cause()
     assert describe(WorkerGroupError("rank 1", {1: wrapped})) == "shard 3 is missing"
     assert describe(ControllerError(WorkerGroupError("rank 0", {0: NonFiniteError("step 3: ...")}))) == "step 3: ..."

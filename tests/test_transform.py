@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdam.pipelines.clips import CropBox, Trim
+from hdam.pipelines.clips import CropBox, SourceClip, Trim
 from hdam.pipelines.errors import InputError
-from hdam.pipelines.transform import cut, cut_mask, frame_span, move_points, square_window
+from hdam.pipelines.transform import clip_in_file, cut, cut_mask, frame_span, move_points, square_window
 
 boxes = st.tuples(st.integers(4, 80), st.integers(4, 80)).flatmap(
     lambda size: st.tuples(
@@ -72,3 +72,53 @@ def test_trim_and_limit_make_one_span(start, stop, max_frames, num_frames):
     first, end = frame_span(Trim(start, stop), max_frames)
     kept = list(range(num_frames))[first:end]
     assert kept == list(range(num_frames))[start:stop][:max_frames]
+
+
+def clip(**known):
+    """A clip of which nothing but crop and trim counts."""
+    return SourceClip(
+        root="/v",
+        path="a.mp4",
+        files=("a.mp4",),
+        kind="video",
+        stamp="",
+        source="a.mp4",
+        clip_id="a",
+        identity="a",
+        **known,
+    )
+
+
+@given(
+    st.integers(0, 400),
+    st.integers(1, 200),
+    st.sampled_from([10.0, 15.79, 23.97, 25.0, 29.97, 30.0]),
+    st.sampled_from([24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 12.5]),
+)
+def test_spans_are_the_frames_that_the_published_rule_takes(start, length, reference, fps):
+    _, trim = clip_in_file(clip(trim=Trim(start, start + length), trim_fps=reference), frame_size=(9, 9), fps=fps)
+    hundredths, told = round(100 * reference), round(100 * fps)
+    taken = [i for i in range(4000) if start * told <= i * hundredths < (start + length) * told]
+    assert list(range(4000))[trim.start : trim.stop] == taken
+
+
+def test_crops_and_spans_of_the_file_itself_stay():
+    told = clip(crop=CropBox(1, 2, 30, 40), trim=Trim(3, None))
+    assert clip_in_file(told, frame_size=(48, 64), fps=29.97) == (told.crop, told.trim)
+    assert clip_in_file(clip(), frame_size=(48, 64), fps=25) == (None, None)
+    to_the_end = clip(trim=Trim(3, None), trim_fps=25.0)
+    assert clip_in_file(to_the_end, frame_size=(48, 64), fps=50)[1] == Trim(6, None)
+
+
+@pytest.mark.parametrize(
+    ("frame_size", "expected"),
+    [
+        ((720, 1280), CropBox(624, 48, 394, 505)),
+        ((360, 640), CropBox(312, 24, 197, 252)),
+        ((480, 854), CropBox(416, 32, 263, 336)),
+        ((1080, 1920), CropBox(936, 72, 591, 757)),
+    ],
+)
+def test_boxes_scale_as_published(frame_size, expected):
+    crop, _ = clip_in_file(clip(crop=CropBox(624, 48, 394, 505), crop_frame=(720, 1280)), frame_size=frame_size, fps=25)
+    assert crop == expected

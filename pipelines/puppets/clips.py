@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hdam.pipelines.errors import InputError
+from hdam.pipelines.partial import partial_folder
 from hdam.pipelines.puppets.figure import FPS, JOINT_NAMES, PART_NAMES, draw_motion, draw_proportions, pose_figure, wave
 from hdam.pipelines.puppets.look import draw_look, hull_of
 from hdam.pipelines.puppets.render import Camera, render_backdrop, render_figure
-from hdam.pipelines.workspace import naming_target, partial_folder
+from hdam.pipelines.target import naming_target
 
 __all__ = ["FPS", "JOINT_NAMES", "PART_NAMES", "PuppetTruth", "render_puppet", "write_puppets"]
 
