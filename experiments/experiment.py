@@ -75,8 +75,14 @@ class ResourceConfig(Section):
     """Threads that torch uses inside one worker."""
     gpus_per_worker: NonNegativeFloat = 0.0
     data_cpus: PositiveFloat = 1.0
-    """CPUs left to the tasks that read and decode shards."""
+    """CPUs for the tasks that read and decode shards; no more than these are used."""
     prefetch_batches: NonNegativeInt = 4
+    """Batches that each worker holds ready; whole bundles of 32 MiB are fetched, so that there may be more."""
+    data_memory_mib: Annotated[int, Field(ge=64)] = 1024
+    """Decoded frames, in MiB, that may wait between tasks and workers. 256 for every CPU of `data_cpus` and 256 more
+    let all tasks work at once; of the object store, Ray takes at most half for this."""
+    object_store_mib: Annotated[int, Field(ge=128)] = 2048
+    """Shared memory, in MiB, of a Ray that is started for this run; never more than a quarter of the machine's."""
     max_failures: NonNegativeInt = 3
     """Worker failures survived by going on from the last checkpoint."""
 

@@ -9,8 +9,11 @@ With order kept, bundles go round the workers: no pair is seen twice, and every 
 """
 
 import functools
+import math
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,22 +23,26 @@ import ray.train
 from numpy.typing import NDArray
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from hdam.experiments.experiment import DataConfig, Experiment
+from hdam.experiments.experiment import DataConfig, Experiment, ResourceConfig
 from hdam.pipelines.errors import InputError
-from hdam.pipelines.frame_codec import decode_frame
-from hdam.pipelines.manifest import Manifest, load_manifest, locate, verify_shards
+from hdam.pipelines.frame_codec import decode_into
+from hdam.pipelines.manifest import Manifest, load_manifest, locate, verify_shard
 from hdam.pipelines.pairs import draw_pairs, pair_rng
 from hdam.pipelines.shards import read_rows
-from hdam.platform.pair_plan import PairPlan, rows_of
+from hdam.platform.memory import keep_freed_memory
+from hdam.platform.pair_plan import READERS, PairPlan
 
-PAIRS_PER_TASK = 2048
-"""A task reads up to a group of rows, so it should be worth it; the first batches come before it ends."""
+PORTION_BYTES = 256 << 20
+"""Decoded frames that a task makes from one reading: it reads a group of rows, so that it should be worth it."""
 
 BUNDLE_BYTES = 32 << 20
 MAX_BUNDLE_STEPS = 32
 """Ray Data takes some ten blocks a second from a task, whatever their size: small batches have to go together."""
 
-MAX_TASKS = 4000
+MAX_TASKS = 200_000
+"""Ray remembers some thousand bytes for each."""
+
+MIB = 1 << 20
 
 REST_SECONDS = 0.05
 
@@ -44,6 +51,11 @@ CHECKSUM_BYTES = 4 << 30
 
 Bundle = dict[str, NDArray[Any]]
 """`source` and `driving`, uint8 [1, step, pair, height, width, 3] RGB, and the number of the first `step`."""
+
+PairKey = tuple[int, int, int]
+"""Epoch, row, and number of the pair among those drawn from the row."""
+EncodedPair = tuple[bytes, bytes]
+"""Source and driving as they are stored."""
 
 
 def open_dataset(data: DataConfig) -> Manifest:
@@ -61,32 +73,48 @@ def open_dataset(data: DataConfig) -> Manifest:
     if not manifest.shards_of("train"):
         raise InputError(f"{data.path} has no clips to train on; prepare it with more identities")
     is_small = sum(shard.num_bytes for shard in manifest.shards) <= CHECKSUM_BYTES
-    verify_shards(data.path, manifest, depth="checksums" if is_small else "sizes")
+    filesystem, root = locate(data.path)
+    check = functools.partial(verify_shard, root, filesystem=filesystem, depth="checksums" if is_small else "sizes")
+    with ThreadPoolExecutor(READERS) as readers:
+        for _ in readers.map(check, manifest.shards):
+            pass
     return manifest
 
 
-def stream(plan: PairPlan, *, first_step: int, last_step: int, workers: int, data_cpus: float) -> ray.data.Dataset:
+def stream(plan: PairPlan, *, first_step: int, last_step: int, resources: ResourceConfig) -> ray.data.Dataset:
     """The batches of steps `first_step` to `last_step` (left out), for all workers."""
-    num_steps = last_step - first_step
+    workers = resources.workers
     bundle_steps = steps_per_bundle(plan.batch_size // workers, plan.size)
-    bundles_per_task = max(PAIRS_PER_TASK // (bundle_steps * plan.batch_size), num_steps // (bundle_steps * MAX_TASKS))
-    steps_per_task = bundle_steps * (1 + bundles_per_task)
-    num_tasks = max(1, -(-num_steps // steps_per_task))
+    portion_steps = steps_per_portion(plan, bundle_steps, resources)
+    portions_per_task = max(1, -(-(last_step - first_step) // (portion_steps * MAX_TASKS)))
+    starts = range(first_step, last_step, portion_steps * portions_per_task)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # One byte: every bundle is a block of its own, so that bundles go round the workers one by one.
     context.target_max_block_size = 1
     context.custom_execution_callback_classes = [Rest]
+    stored_plan = ray.put(plan)
+
+    def begin_tasks(_: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for start in starts:
+            yield {"start": np.array([start])}
 
     def run_task(tasks: dict[str, Any]) -> Iterator[Bundle]:
-        for task in tasks["id"]:
-            start = first_step + int(task) * steps_per_task
-            steps = range(start, min(start + steps_per_task, last_step))
-            yield from make_bundles(plan, steps, workers=workers, bundle_steps=bundle_steps)
+        keep_freed_memory()
+        fetched = _fetch_plan(stored_plan)
+        for start in range(int(tasks["start"][0]), min(int(tasks["start"][0]) + starts.step, last_step), portion_steps):
+            steps = range(start, min(start + portion_steps, last_step))
+            yield from make_bundles(fetched, steps, workers=workers, bundle_steps=bundle_steps)
 
-    # Not `range`: its read tasks want a whole CPU each, which never gets free where `data_cpus` is less.
-    numbers = ray.data.from_items([{"id": task} for task in range(num_tasks)], override_num_blocks=num_tasks)
-    return numbers.map_batches(run_task, batch_size=1, num_cpus=min(1.0, data_cpus))
+    # The tasks are begun by a task of their own: to list all of a long training at once takes Ray half a minute.
+    beginning = ray.data.from_items([{"from": first_step}]).map_batches(begin_tasks, batch_size=1, num_cpus=0)
+    return beginning.map_batches(run_task, batch_size=1, num_cpus=min(1.0, resources.data_cpus))
+
+
+@functools.lru_cache(maxsize=1)
+def _fetch_plan(stored: "ray.ObjectRef[PairPlan]") -> PairPlan:
+    """The plan, once for all tasks of a process: it may be large, and remembers the order of an epoch."""
+    return ray.get(stored)
 
 
 class Rest(ExecutionCallback):
@@ -97,9 +125,21 @@ class Rest(ExecutionCallback):
         time.sleep(REST_SECONDS)
 
 
-def ingest_config() -> ray.train.DataConfig:
-    """How the stream is split over the workers: in order."""
-    return ray.train.DataConfig(execution_options=ray.data.ExecutionOptions(preserve_order=True))
+def ingest_config(resources: ResourceConfig) -> ray.train.DataConfig:
+    """How the stream is split over the workers: in order, and within the limits that `resources` sets."""
+    limits = ray.data.ExecutionResources.for_limits(
+        cpu=resources.data_cpus, object_store_memory=resources.data_memory_mib * MIB
+    )
+    options = ray.data.ExecutionOptions(preserve_order=True, resource_limits=limits)
+    return ray.train.DataConfig(execution_options=options)
+
+
+def steps_per_portion(plan: PairPlan, bundle_steps: int, resources: ResourceConfig) -> int:
+    """How many steps a task makes from one reading: as many as fit when all tasks are as far, in whole bundles."""
+    step_bytes = plan.batch_size * 2 * plan.size**2 * 3
+    tasks = math.ceil(resources.data_cpus) + 1
+    portion_bytes = min(PORTION_BYTES, resources.data_memory_mib * MIB // tasks)
+    return bundle_steps * max(1, portion_bytes // (bundle_steps * step_bytes))
 
 
 def steps_per_bundle(pairs: int, size: int) -> int:
@@ -110,42 +150,51 @@ def steps_per_bundle(pairs: int, size: int) -> int:
 
 def make_bundles(plan: PairPlan, steps: range, *, workers: int, bundle_steps: int) -> Iterator[Bundle]:
     """The bundles of some steps: for each `bundle_steps` of them, the last ones perhaps fewer, one per worker."""
-    planned = {step: plan.step_pairs(step) for step in steps}
-    frames = _read_frames(plan, rows_of([pairs for _, pairs in planned.values()]))
-
-    @functools.cache
-    def drawn(row: int, epoch: int) -> NDArray[np.int64]:
-        place = plan.rows[row]
-        rng = pair_rng(plan.seed, epoch, place.clip_id, place.chunk)
-        return draw_pairs(len(frames[row]), num_pairs=plan.num_pairs(row, epoch), rng=rng)
-
-    def encoded(step: int, worker: int) -> list[tuple[bytes, bytes]]:
-        epoch, pairs = planned[step]
-        share = [(int(row), drawn(int(row), epoch)[number]) for row, number in np.split(pairs, workers)[worker]]
-        return [(frames[row][source], frames[row][driving]) for row, (source, driving) in share]
-
+    planned = [plan.step_pairs(step) for step in steps]
+    frames = _read_pairs(plan, planned)
     for start in range(0, len(steps), bundle_steps):
-        part = steps[start : start + bundle_steps]
+        part = planned[start : start + bundle_steps]
         for worker in range(workers):
-            batches = [encoded(step, worker) for step in part]
+            batches = [
+                [frames[epoch, int(row), int(number)] for row, number in np.split(pairs, workers)[worker]]
+                for epoch, pairs in part
+            ]
             yield {
-                "step": np.array([part[0]]),
+                "step": np.array([steps[start]]),
                 "source": _decode(plan.size, [[source for source, _ in batch] for batch in batches]),
                 "driving": _decode(plan.size, [[driving for _, driving in batch] for batch in batches]),
             }
 
 
-def _read_frames(plan: PairPlan, rows: list[int]) -> dict[int, list[bytes]]:
-    """The encoded frames of some rows, by row."""
+def _read_pairs(plan: PairPlan, planned: Sequence[tuple[int, NDArray[np.int64]]]) -> dict[PairKey, EncodedPair]:
+    """The encoded frames of all pairs of some steps. Of a row, nothing else is kept."""
+    wanted: dict[int, set[tuple[int, int]]] = defaultdict(set)
+    for epoch, pairs in planned:
+        for row, number in pairs.tolist():
+            wanted[row].add((epoch, number))
+    rows_of_shard: dict[int, list[int]] = defaultdict(list)
+    for row in sorted(wanted):
+        rows_of_shard[plan.rows[row].shard].append(row)
     filesystem, root = locate(plan.dataset)
-    frames: dict[int, list[bytes]] = {}
-    for shard, path in enumerate(plan.shards):
-        wanted = [row for row in rows if plan.rows[row].shard == shard]
-        if wanted:
-            numbers = [plan.rows[row].number for row in wanted]
-            found = read_rows(f"{root}/{path}", filesystem=filesystem, columns=["frames"], rows=numbers)
-            frames.update({row: content["frames"] for row, content in zip(wanted, found, strict=True)})
-    return frames
+    found: dict[PairKey, EncodedPair] = {}
+    for shard, rows in rows_of_shard.items():
+        numbers = [plan.rows[row].number for row in rows]
+        path = f"{root}/{plan.shards[shard]}"
+        contents = read_rows(path, filesystem=filesystem, columns=["frames"], rows=numbers, batch_rows=1)
+        for row, content in zip(rows, contents, strict=True):
+            frames = content["frames"]
+            drawn = {epoch: _draw(plan, row, epoch, len(frames)) for epoch in {epoch for epoch, _ in wanted[row]}}
+            for epoch, number in wanted[row]:
+                source, driving = drawn[epoch][number]
+                found[epoch, row, number] = frames[source], frames[driving]
+    return found
+
+
+def _draw(plan: PairPlan, row: int, epoch: int, num_frames: int) -> NDArray[np.int64]:
+    """[pair, 2] frame indices of a row in an epoch."""
+    place = plan.rows[row]
+    rng = pair_rng(plan.seed, epoch, place.clip_id, place.chunk)
+    return draw_pairs(num_frames, num_pairs=plan.num_pairs(row, epoch), rng=rng)
 
 
 def _decode(size: int, batches: list[list[bytes]]) -> NDArray[np.uint8]:
@@ -153,7 +202,7 @@ def _decode(size: int, batches: list[list[bytes]]) -> NDArray[np.uint8]:
     pixels = np.empty((1, len(batches), len(batches[0]), size, size, 3), np.uint8)
     for place, batch in zip(pixels[0], batches, strict=True):
         for image, data in zip(place, batch, strict=True):
-            image[:] = decode_frame(data)
+            decode_into(data, image)
     return pixels
 
 
@@ -163,10 +212,13 @@ def batches_of_worker(experiment: Experiment, *, first_step: int) -> Iterator[di
     The stream may have been begun a little before `first_step`, where a checkpoint appeared meanwhile.
     """
     pairs = experiment.optim.batch_size // experiment.resources.workers
-    bundle_steps = steps_per_bundle(pairs, experiment.data.size)
-    shard = ray.train.get_dataset_shard("train")
-    prefetched = -(-experiment.resources.prefetch_batches // bundle_steps)
-    for bundle in shard.iter_torch_batches(batch_size=1, prefetch_batches=prefetched):
+    prefetched = -(-experiment.resources.prefetch_batches // steps_per_bundle(pairs, experiment.data.size))
+    return unpack(ray.train.get_dataset_shard("train"), prefetch_bundles=prefetched, first_step=first_step)
+
+
+def unpack(share: ray.data.DataIterator, *, prefetch_bundles: int, first_step: int) -> Iterator[dict[str, Any]]:
+    """The batches from `first_step` on in the bundles of one worker's share of the stream."""
+    for bundle in share.iter_torch_batches(batch_size=1, prefetch_batches=prefetch_bundles):
         skipped = max(0, first_step - bundle["step"].item())
         for source, driving in zip(bundle["source"][0][skipped:], bundle["driving"][0][skipped:], strict=True):
             yield {"source": source, "driving": driving}

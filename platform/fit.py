@@ -79,8 +79,7 @@ def _make_ray_trainer(resources: ResourceConfig, plan: PairPlan, task: Task) -> 
     def rest_of_stream() -> ray.data.Dataset:
         """Called at every start of the workers: what their newest checkpoint has not seen."""
         first_step = step_of(newest_checkpoint(run_dir))
-        workers, data_cpus = resources.workers, resources.data_cpus
-        return stream(plan, first_step=first_step, last_step=task.last_step, workers=workers, data_cpus=data_cpus)
+        return stream(plan, first_step=first_step, last_step=task.last_step, resources=resources)
 
     return TorchTrainer(
         run_worker,
@@ -97,7 +96,7 @@ def _make_ray_trainer(resources: ResourceConfig, plan: PairPlan, task: Task) -> 
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
         datasets={"train": rest_of_stream},
-        dataset_config=ingest_config(),
+        dataset_config=ingest_config(resources),
     )
 
 

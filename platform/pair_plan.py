@@ -9,7 +9,7 @@ checkpoint sees the very pairs that it would have seen.
 """
 
 import functools
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 
 from hdam.experiments.experiment import DataConfig
 from hdam.pipelines.errors import InputError
-from hdam.pipelines.manifest import Manifest, locate
+from hdam.pipelines.manifest import Manifest, Shard, locate
 from hdam.pipelines.pairs import is_chosen, num_pairs_of_chunk
 from hdam.pipelines.seeds import stable_hash
 from hdam.pipelines.shards import read_rows
 
 GROUP_BYTES = 128 << 20
-"""Encoded frames that are shuffled together; a task holds one or two groups."""
+"""Encoded frames that are shuffled together. A task reads one or two groups, and keeps of them what it needs."""
+
+READERS = 16
+"""Shards that are opened at once: each waits for its filesystem, which may be far away."""
 
 INDEX_COLUMNS = ("clip_id", "identity", "chunk", "num_chunks", "chunk_rank", "num_identity_chunks")
 
@@ -104,13 +107,14 @@ def make_plan(data: DataConfig, manifest: Manifest, *, batch_size: int, seed: in
     """Read the small columns of all training shards. Raises InputError when an epoch has less than one batch."""
     filesystem, root = locate(data.path)
     shards = manifest.shards_of("train")
-    rows: list[IndexRow] = []
-    for index, shard in enumerate(shards):
+
+    def index_of(index: int, shard: Shard) -> list[IndexRow]:
         small = read_rows(f"{root}/{shard.path}", filesystem=filesystem, columns=INDEX_COLUMNS, batch_rows=1024)
         num_bytes = shard.num_bytes / max(1, shard.rows)
-        rows.extend(
-            IndexRow(shard=index, number=number, num_bytes=num_bytes, **row) for number, row in enumerate(small)
-        )
+        return [IndexRow(shard=index, number=number, num_bytes=num_bytes, **row) for number, row in enumerate(small)]
+
+    with ThreadPoolExecutor(READERS) as readers:
+        rows = [row for part in readers.map(index_of, range(len(shards)), shards) for row in part]
     plan = PairPlan(
         dataset=data.path,
         shards=tuple(shard.path for shard in shards),
@@ -127,8 +131,3 @@ def make_plan(data: DataConfig, manifest: Manifest, *, batch_size: int, seed: in
             "raise data.repeats or lower optim.batch_size"
         )
     return plan
-
-
-def rows_of(pairs: Sequence[NDArray[np.int64]]) -> list[int]:
-    """The rows that these pairs are drawn from, each once."""
-    return [int(row) for row in np.unique(np.concatenate([part[:, 0] for part in pairs]))]

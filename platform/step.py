@@ -69,7 +69,7 @@ class TrainStep:
         Raises NonFiniteError, before any weight changes, when a loss or gradient is no number.
         """
         generator = step_generator(self.experiment.seed, self.step, self.rank)
-        source, driving = self._images(batch["source"]), self._images(batch["driving"])
+        source, driving = (batch[name].to(self.device, non_blocking=True) for name in ("source", "driving"))
         source, driving = augment(source, driving, self.experiment.data, generator=generator)
         deformations = draw_deformations(len(source), self.experiment.losses, generator=generator)
         self.objective.train()
@@ -105,9 +105,6 @@ class TrainStep:
         if self.objective.discriminator is not None and self.optimisers.discriminator is not None:
             self.objective.discriminator.load_state_dict(state["discriminator"])
             self.optimisers.discriminator.load_state_dict(state["discriminator_optimiser"])
-
-    def _images(self, frames: Tensor) -> Image:
-        return frames.to(self.device, non_blocking=True).movedim(-1, 1).float() / 255
 
     def _train_discriminator(self, driving: Image, painted: Image) -> Losses:
         """The discriminator's own update, on the result that was painted before the generator's."""

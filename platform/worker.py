@@ -17,6 +17,7 @@ from hdam.experiments.experiment import Experiment
 from hdam.models.objective import build_objective
 from hdam.platform.checkpoints import newest_checkpoint, read_checkpoint, write_checkpoint
 from hdam.platform.datasets import batches_of_worker
+from hdam.platform.memory import keep_freed_memory
 from hdam.platform.pictures import PICTURES_DIR, held_out_pairs, paint_pairs
 from hdam.platform.progress import Measured, Message, Pictured, Started, Stepped
 from hdam.platform.runs import is_current
@@ -74,6 +75,8 @@ def make_trainer(experiment: Experiment, *, steps_per_epoch: int) -> TrainStep:
     torch.set_num_threads(experiment.resources.threads_per_worker)
     torch.manual_seed(experiment.seed)
     device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        keep_freed_memory()
     objective = build_objective(experiment.model, experiment.losses)
     if device.type == "cuda":  # on a CPU, SyncBatchNorm refuses to work
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)

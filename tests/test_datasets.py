@@ -9,12 +9,23 @@ import numpy as np
 import pytest
 import ray
 import ray.util
+from pyarrow import fs
 from small_training import make_dataset, small_training
 
+from hdam.experiments.experiment import ResourceConfig
 from hdam.experiments.loading import override
 from hdam.pipelines.errors import InputError
+from hdam.pipelines.manifest import locate
 from hdam.platform import datasets, pair_plan
-from hdam.platform.datasets import ingest_config, make_bundles, open_dataset, steps_per_bundle, stream
+from hdam.platform.datasets import (
+    ingest_config,
+    make_bundles,
+    open_dataset,
+    steps_per_bundle,
+    steps_per_portion,
+    stream,
+    unpack,
+)
 from hdam.platform.pair_plan import epoch_pairs, make_plan
 
 
@@ -157,8 +168,8 @@ def test_two_workers_get_their_own_half_of_every_step_in_order(dataset, ray_sess
     monkeypatch.setattr(datasets, "MAX_BUNDLE_STEPS", 3)
     plan = plan_of(dataset)
     steps = range(5, 81)  # from within one epoch to within another, in two tasks, the last bundles shorter
-    data = stream(plan, first_step=steps.start, last_step=steps.stop, workers=2, data_cpus=1)
-    shards = ingest_config().configure(
+    data = stream(plan, first_step=steps.start, last_step=steps.stop, resources=ResourceConfig(workers=2))
+    shards = ingest_config(ResourceConfig()).configure(
         {"train": data}, world_size=2, worker_handles=None, worker_node_ids=["here", "there"]
     )
     taken = {0: [], 1: []}
@@ -177,8 +188,76 @@ def test_two_workers_get_their_own_half_of_every_step_in_order(dataset, ray_sess
         assert taken[rank] == batches_of(plan, steps, worker=rank, workers=2)
 
 
+def streamed(plan, steps, *, workers=1, **resources):
+    """What each worker takes from the real stream: for every step the bytes of its batch."""
+    resources = ResourceConfig(workers=workers, **resources)
+    data = stream(plan, first_step=steps.start, last_step=steps.stop, resources=resources)
+    shards = ingest_config(resources).configure(
+        {"train": data}, world_size=workers, worker_handles=None, worker_node_ids=None
+    )
+    taken = [[] for _ in range(workers)]
+
+    def take(rank):
+        for batch in unpack(shards[rank]["train"], prefetch_bundles=1, first_step=steps.start):
+            taken[rank].append(batch["source"].numpy().tobytes() + batch["driving"].numpy().tobytes())
+
+    threads = [threading.Thread(target=take, args=(rank,)) for rank in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    return taken
+
+
+def test_two_epochs_are_the_same_bytes_however_the_stream_is_made(dataset, ray_session, monkeypatch):
+    plan = plan_of(dataset)
+    epoch = plan.steps_per_epoch
+    [straight] = streamed(plan, range(2 * epoch), data_cpus=1)
+    assert len(straight) == 2 * epoch and len(set(straight)) == 2 * epoch
+    assert sorted(straight[:epoch]) != sorted(straight[epoch:]), "epochs differ"
+    monkeypatch.setattr(datasets, "PORTION_BYTES", 1)
+    monkeypatch.setattr(datasets, "MAX_BUNDLE_STEPS", 2)
+    [in_small_tasks] = streamed(plan, range(2 * epoch), data_cpus=2, data_memory_mib=64)
+    assert in_small_tasks == straight
+    monkeypatch.setattr(datasets, "MAX_TASKS", 3)
+    halves = streamed(plan, range(2 * epoch), workers=2, data_cpus=0.5, prefetch_batches=0)
+    assert [len(half) for half in halves] == [2 * epoch] * 2, "equal batches"
+    own = 3 * plan.size**2 * plan.batch_size // 2  # bytes of a worker's sources
+    for whole, first, second in zip(straight, *halves, strict=True):
+        assert first[:own] + second[:own] + first[own:] + second[own:] == whole
+    [other] = streamed(plan_of(dataset, seed=1), range(epoch))
+    assert not set(other) & set(straight), "another seed, other batches"
+
+
+def test_a_dataset_in_a_store_streams_as_one_on_disk(dataset, s3, ray_session):
+    filesystem, path = locate(f"{s3}/squares")
+    fs.copy_files(str(dataset), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=filesystem)
+    local, remote = plan_of(dataset), plan_of(f"{s3}/squares")
+    assert streamed(remote, range(6)) == streamed(local, range(6))
+
+
+def test_a_task_keeps_only_what_is_drawn(dataset):
+    plan = plan_of(dataset, repeats=2)
+    steps = [plan.step_pairs(0)]
+    found = datasets._read_pairs(plan, steps)
+    assert sorted(found) == sorted((0, row, number) for row, number in steps[0][1].tolist())
+
+
+def test_portions_share_the_memory_among_the_tasks(dataset):
+    plan = plan_of(dataset)  # a step is 8 pairs of 6 KiB
+
+    def mib(**resources):
+        steps = steps_per_portion(plan, 4, ResourceConfig(workers=1, **resources))
+        assert steps % 4 == 0
+        return steps * 8 * 6 / 1024
+
+    assert mib(data_cpus=1) == pytest.approx(256, abs=1)
+    assert mib(data_cpus=7) == pytest.approx(128, abs=1)
+    assert mib(data_cpus=1, data_memory_mib=64) == pytest.approx(32, abs=1)
+
+
 def test_the_stream_needs_no_more_than_the_data_cpus(dataset, ray_session):
-    data = stream(plan_of(dataset), first_step=0, last_step=8, workers=1, data_cpus=0.25)
+    data = stream(plan_of(dataset), first_step=0, last_step=8, resources=ResourceConfig(workers=1, data_cpus=0.25))
     others = ray.util.placement_group([{"CPU": ray.available_resources()["CPU"] - 0.25}])
     ray.get(others.ready(), timeout=60)
     rows = []

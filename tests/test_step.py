@@ -1,6 +1,5 @@
 """The training step without any cluster: it learns, it repeats itself, and it stops at what is no number."""
 
-import colorsys
 import copy
 
 import numpy as np
@@ -8,9 +7,7 @@ import pytest
 import torch
 from small_training import moving_square, small_training
 
-from hdam.experiments.experiment import DataConfig
 from hdam.models.objective import build_objective
-from hdam.platform.augmentation import augment, brightness, contrast, flip, hue, jitter, saturation
 from hdam.platform.step import NonFiniteError, TrainStep, step_generator
 
 
@@ -125,59 +122,3 @@ def test_the_discriminator_learns_in_a_step_of_its_own():
     assert losses[-1]["discriminator"] < losses[0]["discriminator"]
     total = sum(value.item() for name, value in losses[0].items() if name not in ("total", "discriminator"))
     assert losses[0]["total"].item() == pytest.approx(total, rel=1e-5), "its loss is no part of the total"
-
-
-def colours(count=6, size=8, seed=0):
-    return torch.rand(count, 2, 3, size, size, generator=torch.Generator().manual_seed(seed))
-
-
-def test_without_widths_and_flips_nothing_changes():
-    pairs, data = colours(), DataConfig(time_flip=0, horizontal_flip=0)
-    source, driving = augment(pairs[:, 0], pairs[:, 1], data, generator=torch.Generator())
-    assert torch.equal(source, pairs[:, 0]) and torch.equal(driving, pairs[:, 1])
-
-
-def test_flips_have_the_published_shares():
-    pairs = torch.zeros(4000, 2, 3, 1, 2)
-    pairs[:, 0, :, :, 0], pairs[:, 1, :, :, 0] = 0.5, 1.0  # marks the source, and the left side
-    flipped = flip(pairs, time=0.5, horizontal=0.5, generator=torch.Generator().manual_seed(0))
-    is_swapped = flipped[:, 0].amax((1, 2, 3)) == 1
-    is_mirrored = flipped[..., 1].amax((1, 2, 3)) > 0
-    assert is_swapped.float().mean() == pytest.approx(0.5, abs=0.03)
-    assert is_mirrored.float().mean() == pytest.approx(0.25, abs=0.03)
-    assert not (is_swapped & is_mirrored).any()
-
-
-def test_jitter_is_the_same_for_both_frames_and_another_for_every_pair():
-    data = DataConfig(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.2)
-    pairs = colours()[:1].expand(6, -1, -1, -1, -1).clone()
-    pairs[:, 1] = pairs[:, 0]
-    changed = jitter(pairs, data, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(changed[:, 0], changed[:, 1])
-    assert len({tuple(pair.flatten()[:8].tolist()) for pair in changed}) == 6
-    assert changed.min() >= 0 and changed.max() <= 1
-    again = jitter(pairs, data, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(changed, again)
-
-
-def test_one_width_changes_one_quality():
-    pairs = colours()
-    for name, shift in [("brightness", brightness), ("contrast", contrast), ("saturation", saturation), ("hue", hue)]:
-        changed = jitter(pairs, DataConfig(**{name: 0.2}), generator=torch.Generator().manual_seed(0))
-        draws = torch.rand(2, 1, len(pairs), generator=torch.Generator().manual_seed(0))[1, 0]
-        factor = (0.0 if name == "hue" else 1.0) + 0.2 * (2 * draws - 1)
-        assert torch.allclose(changed, shift(pairs, factor.view(-1, 1, 1, 1, 1)), atol=1e-6)
-        assert not torch.equal(changed, pairs)
-
-
-def test_adjustments_equal_their_definitions():
-    images = colours(1)[0]
-    one = torch.ones(1)
-    for neutral, factor in [(brightness, one), (contrast, one), (saturation, one), (hue, 0 * one), (hue, one)]:
-        assert torch.allclose(neutral(images, factor), images, atol=1e-5)
-    assert saturation(images, 0 * one).std(dim=1).max() < 1e-6, "grey has three equal channels"
-    assert contrast(images, 0 * one).flatten(1).std(dim=1).max() < 1e-6, "no contrast is one grey"
-    shifted = hue(images, torch.full((1,), 0.3))
-    for pixel, found in zip(images.movedim(1, -1).reshape(-1, 3), shifted.movedim(1, -1).reshape(-1, 3), strict=True):
-        h, s, v = colorsys.rgb_to_hsv(*pixel.tolist())
-        assert found.tolist() == pytest.approx(colorsys.hsv_to_rgb((h + 0.3) % 1, s, v), abs=1e-4)
