@@ -28,8 +28,9 @@ class AnchorDetector(nn.Module):
         self.hourglass = Hourglass(3, width=config.width, max_width=config.max_width, num_blocks=config.num_blocks)
         width, padding = self.hourglass.outputs, config.heatmap_padding
         affine_maps = 1 if config.has_shared_affine else anchors.total
-        self.heatmap_head = nn.Conv2d(width, anchors.total, 7, padding=padding)
-        self.affine_head = nn.Conv2d(width, 4 * affine_maps, 7, padding=padding)
+        # Zeros beyond the border would mark it, and anchors settle on what is marked.
+        self.heatmap_head = nn.Conv2d(width, anchors.total, 7, padding=padding, padding_mode="replicate")
+        self.affine_head = nn.Conv2d(width, 4 * affine_maps, 7, padding=padding, padding_mode="replicate")
         nn.init.zeros_(self.affine_head.weight)
         with torch.no_grad():
             assert self.affine_head.bias is not None

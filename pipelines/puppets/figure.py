@@ -45,8 +45,8 @@ PART_JOINTS = {
 # further outwards, knees bend back inwards), zoom as a share of the size, sway as a share of its reach.
 _CHANNELS = {
     "roll": (0, 10), "lean": (0, 8), "tilt": (0, 18), "zoom": (0, 0.08), "sway_x": (0, 1), "sway_y": (0, 1),
-    "left_shoulder": (72, 48), "left_elbow": (22, 36), "right_shoulder": (72, 48), "right_elbow": (22, 36),
-    "left_hip": (20, 26), "left_knee": (14, 32), "right_hip": (20, 26), "right_knee": (14, 32),
+    "left_shoulder": (64, 36), "left_elbow": (18, 22), "right_shoulder": (64, 36), "right_elbow": (18, 22),
+    "left_hip": (20, 26), "left_knee": (14, 22), "right_hip": (20, 26), "right_knee": (14, 22),
 }  # fmt: skip
 _REST = {"left_shoulder": 25.0, "right_shoulder": 25.0, "left_hip": 4.0, "right_hip": 4.0}
 _REACH = 0.28  # of the sway, to each side: 14 % of the frame
@@ -108,7 +108,7 @@ def draw_proportions(rng: np.random.Generator) -> Proportions:
         lower_arm=arm * (1 - arm_share),
         upper_leg=leg * leg_share,
         lower_leg=leg * (1 - leg_share),
-        arm_radius=rng.uniform(0.098, 0.12),
+        arm_radius=rng.uniform(0.11, 0.135),
         leg_radius=min(rng.uniform(0.11, 0.14), hip - 0.015),
     )
 
