@@ -15,7 +15,7 @@ ROOMS = ("models", "pipelines", "experiments", "platform")
 
 KNOWN = {
     "models": {"torch", "jaxtyping", "safetensors", "hdam.models"},
-    "pipelines": {"numpy", "PIL", "pyarrow", "av", "hdam.pipelines"},
+    "pipelines": {"numpy", "PIL", "pyarrow", "av", "simplejpeg", "hdam.pipelines"},
     "experiments": {"pydantic", "yaml", "hdam.experiments", "hdam.models.config", "hdam.pipelines"},
 }
 """What each room may import, besides Python's own modules; platform may import everything."""
