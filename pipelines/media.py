@@ -146,8 +146,8 @@ def _read_strip(path: Path, background: tuple[int, int, int]) -> Pixels:
     height, width = image.shape[:2]
     if width % height or width < 2 * height:
         raise InputError(
-            f"{path}: an image of {width}x{height} pixels is no strip; "
-            f"expected square frames side by side: a width of 2, 3, … times the height"
+            f"{path}: not a video; an image of {width}x{height} pixels is no strip of square frames side by side, "
+            "whose width would be 2, 3, … times its height"
         )
     return image
 

@@ -153,7 +153,7 @@ def test_sizes_tell_frames_from_strips(tmp_path, sizes, layout):
 def test_an_image_that_is_no_strip_is_rejected_by_its_size(tmp_path):
     Image.new("RGB", (50, 20)).save(tmp_path / "a.png")
     (clip,) = find_sources(tmp_path, layout="strips").clips
-    with pytest.raises(InputError, match=r"a\.png: an image of 50x20 pixels is no strip; expected square frames"):
+    with pytest.raises(InputError, match=r"a\.png: not a video; an image of 50x20 pixels is no strip"):
         encoded(clip)
 
 

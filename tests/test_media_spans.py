@@ -108,7 +108,7 @@ def test_an_image_that_is_no_strip_tells_its_size(tmp_path, size):
     for look in (open_media, lambda path: list(read_frames(path))):
         with pytest.raises(InputError) as error:
             look(tmp_path / "a.png")
-        assert_one_line(error, f"a.png: an image of {width}x{height} pixels is no strip; expected square frames")
+        assert_one_line(error, f"a.png: not a video; an image of {width}x{height} pixels is no strip")
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "folder", "strip.png"])
