@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,11 @@ def _reference(path: Path) -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(f"reference material not found at {path}; CI needs it beside the repository", pytrace=False)
     pytest.skip(f"reference material not found at {path}")
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell makes background jobs deaf to Ctrl-C, and they hand that down to the commands under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
