@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -236,7 +237,9 @@ def test_killed_and_resumed_it_equals_an_undisturbed_run(many_videos, tmp_path, 
     last = begin(many_videos, data, "--cpus", cpus)
     errors = last.communicate(timeout=120)[1]
     assert last.returncode == 0, errors
-    assert f"going on: {len(there)} of 12 clips are there" in " ".join(errors.split())
+    ready = re.search(r"going on: (\d+) of 12 clips are there", " ".join(errors.split()))
+    # Workers of Ray outlive the group by a moment, in which they may finish a clip.
+    assert ready and len(there) <= int(ready[1]) <= 12
     assert digests(data) == digests(tmp_path / "whole")
     assert names_in(tmp_path) == ["data", "films", "whole"]
 
