@@ -1,6 +1,6 @@
 """One experiment: the question, the data, the model, the losses, the recipe and the machines."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -65,6 +65,26 @@ class OptimConfig(Section):
     """Largest gradient norm of the detector; 0 does not clip."""
 
 
+class DamConfig(Section):
+    """What the training of DAM does differently from `optim`; absent values are as there."""
+
+    duration: Length | None = None
+    milestones: tuple[Length, ...] | None = None
+    lr: PositiveFloat | None = None
+
+
+class ScreenConfig(Section):
+    """Which motion anchors of a trained DAM are abnormal (supplementary, p. 2)."""
+
+    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
+    """ε: the largest equivariance loss of a normal motion anchor, on the scale of `hdam.models.screening`: ten times
+    the mean absolute error of its coordinates, so that 0.3 allows 1.5 % of the image's side."""
+    num_batches: PositiveInt = 100
+    """Batches of `optim.batch_size` training images that the loss is measured on."""
+    seed: NonNegativeInt = 0
+    """Decides which images, and how they are deformed."""
+
+
 class ResourceConfig(Section):
     """What the run takes of the cluster."""
 
@@ -85,6 +105,8 @@ class ResourceConfig(Section):
     """Shared memory, in MiB, of a Ray that is started for this run; never more than a quarter of the machine's."""
     max_failures: NonNegativeInt = 3
     """Worker failures survived by going on from the last checkpoint."""
+    max_skipped: PositiveInt = 10
+    """Steps in a row whose loss or gradient is no number: so many are skipped before the training is ended."""
 
 
 class LogConfig(Section):
@@ -94,6 +116,7 @@ class LogConfig(Section):
     pictures_every: PositiveInt = 200
     checkpoint_every: PositiveInt = 200
     keep_checkpoints: PositiveInt = 2
+    """The newest ones; the one with the best score on held-out pairs is kept besides."""
 
 
 class Experiment(Section):
@@ -102,10 +125,15 @@ class Experiment(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     question: str
     seed: NonNegativeInt = 0
+    procedure: Literal["paper", "scratch"] = "paper"
+    """How HDAM comes about: `paper` trains a DAM, screens its motion anchors and lets it grow into HDAM; `scratch`
+    trains HDAM from random weights. DAM and FOMM have a single training either way."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     losses: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
+    dam: DamConfig = DamConfig()
+    screen: ScreenConfig = ScreenConfig()
     resources: ResourceConfig = ResourceConfig()
     log: LogConfig = LogConfig()
 
@@ -121,8 +149,9 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _lasts_at_all(self) -> "Experiment":
-        if self.optim.duration.count < 1:
-            raise ValueError(f"optim.duration is {self.optim.duration}; expected at least 1 step")
+        for name, duration in (("optim", self.optim.duration), ("dam", self.dam.duration)):
+            if duration is not None and duration.count < 1:
+                raise ValueError(f"{name}.duration is {duration}; expected at least 1 step")
         return self
 
     def settings(self) -> dict[str, Any]:

@@ -25,6 +25,10 @@ class Deformation(NamedTuple):
         """The same map on the device and in the precision of `like`."""
         return Deformation(self.affine.to(like), None if self.thin_plate is None else self.thin_plate.to(like))
 
+    def of(self, part: slice) -> "Deformation":
+        """The maps of some images of the batch."""
+        return Deformation(self.affine[part], None if self.thin_plate is None else self.thin_plate[part])
+
     def points(self, points: Points) -> Points:
         """Image of every point."""
         return self._move(points)
@@ -74,6 +78,10 @@ class Deformations(NamedTuple):
     def to(self, like: Tensor) -> "Deformations":
         """The same maps on the device and in the precision of `like`."""
         return Deformations(self.augmentation and self.augmentation.to(like), self.equivariance.to(like))
+
+    def of(self, part: slice) -> "Deformations":
+        """The maps of some images of the batch."""
+        return Deformations(self.augmentation and self.augmentation.of(part), self.equivariance.of(part))
 
 
 def draw_affine(batch: int, config: DeformationConfig, *, generator: torch.Generator | None) -> Deformation:

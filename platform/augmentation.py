@@ -34,14 +34,13 @@ class Draws(NamedTuple):
         return Draws(*(values[..., part] for values in self))
 
 
-def augment(source: Tensor, driving: Tensor, data: DataConfig, *, generator: torch.Generator) -> tuple[Image, Image]:
+def augment(source: Tensor, driving: Tensor, data: DataConfig, draws: Draws) -> tuple[Image, Image]:
     """From frames, uint8 [pair, height, width, 3], to images in 0…1 with the flips and colour jitter of `data`.
 
-    Runs on the frames' device; every draw is taken from `generator` (CPU). As published, but for the rounding to 8 bits
-    after each adjustment, which is left out.
+    Runs on the frames' device; `draws` are those of `draw` for these pairs. As published, but for the rounding to 8
+    bits after each adjustment, which is left out.
     """
     num_pairs, height, width, channels = source.shape
-    draws = draw(num_pairs, data, generator=generator)
     adjustments = [adjust for adjust, _, _ in adjustments_of(data)]
     pairs = torch.empty(num_pairs, 2, channels, height, width, device=source.device)
     # A CPU is some ten times faster on one pair, which its cache holds, than on a batch, which is always new memory.

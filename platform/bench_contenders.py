@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from hdam.experiments.experiment import DataConfig, ResourceConfig
-from hdam.platform.augmentation import augment
+from hdam.platform.augmentation import augment, draw
 from hdam.platform.cluster import ray_session
 from hdam.platform.datasets import (
     ingest_config,
@@ -118,7 +118,7 @@ def _augmented(batches: Iterator[dict[str, Any]], contest: Contest, first_step: 
     device, generator = best_device(), torch.Generator().manual_seed(first_step)
     for batch in batches:
         source, driving = (batch[name].to(device, non_blocking=True) for name in ("source", "driving"))
-        yield augment(source, driving, contest.data, generator=generator)
+        yield augment(source, driving, contest.data, draw(len(source), contest.data, generator=generator))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from hdam.platform.augmentation import augment
+from hdam.platform.augmentation import augment, draw
 from hdam.platform.bench_contenders import Contest, best_device
 from hdam.platform.datasets import make_bundles, steps_per_bundle
 
@@ -29,7 +29,8 @@ def write_profile(contest: Contest, path: Path) -> None:
     with cProfile.Profile() as changing:
         for source, driving in batches:
             frames = (source.to(best_device()), driving.to(best_device()))
-            augment(*frames, contest.data, generator=torch.Generator())
+            draws = draw(len(source), contest.data, generator=torch.Generator())
+            augment(*frames, contest.data, draws)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
     num_pairs = len(batches) * contest.batch_size

@@ -1,44 +1,62 @@
 """Checkpoints: a folder per step, whole or absent, and known to be damaged where it is.
 
-step-0000200/
+step-00000200/
   state.pt          tensors and plain values only: read without running anything
-  checkpoint.json   step and size; written last
+  checkpoint.json   what the state is: step, size, sha256, score and experiment; written last
 """
 
+import errno
+import functools
+import hashlib
 import json
 import logging
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
+
+from hdam.pipelines.errors import InputError
 
 LOG = logging.getLogger("hdam")
 
 STATE_NAME = "state.pt"
 SEAL_NAME = "checkpoint.json"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_checkpoint(run_dir: Path, state: Mapping[str, Any], *, step: int, keep: int) -> Path:
-    """Write the checkpoint of a step under a temporary name and rename it; of all sound ones the newest `keep` stay."""
+def write_checkpoint(
+    run_dir: Path,
+    state: Mapping[str, Any],
+    *,
+    step: int,
+    keep: int,
+    score: float | None = None,
+    experiment: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the checkpoint of a step under a temporary name and rename it.
+
+    Of all whole ones the newest `keep` stay, and the one with the lowest `score`. `experiment` makes the folder a
+    model that `load_model` takes. Raises InputError where the disk is full; what was there before stays.
+    """
     target = run_dir / f"step-{step:08d}"
     partial = run_dir / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with (partial / STATE_NAME).open("wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    seal = {"step": step, "num_bytes": (partial / STATE_NAME).stat().st_size}
-    (partial / SEAL_NAME).write_text(json.dumps(seal), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-    folders = _folders(run_dir)
-    sound = [folder for folder in folders if is_sound(folder)]
-    for folder in set(folders) - set(sound[:keep]):  # a damaged one, however new, takes no sound one's place
-        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        _write_sealed(partial, state, {"step": step, "score": score, "experiment": experiment})
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if error.errno not in NO_SPACE:
+            raise
+        raise InputError(
+            f"the checkpoint of step {step} does not fit on the disk of {run_dir} ({error.strerror}); make room there"
+        ) from error
+    _remove_old(run_dir, keep=keep)
     return target
 
 
@@ -51,13 +69,28 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
     return None
 
 
+def best_checkpoint(run_dir: Path) -> Path | None:
+    """The whole checkpoint with the lowest score; None where none has one."""
+    scored = {folder: seal["score"] for folder in _folders(run_dir) if (seal := read_seal(folder))}
+    return min((folder for folder, score in scored.items() if score is not None), key=lambda f: scored[f], default=None)
+
+
 def is_sound(folder: Path) -> bool:
-    """Whether a checkpoint has the size that it was written with."""
-    try:
-        seal = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))
-        return bool((folder / STATE_NAME).stat().st_size == seal["num_bytes"])
-    except (OSError, ValueError, KeyError):
+    """Whether a checkpoint holds the very bytes that it was written with."""
+    seal = read_seal(folder)
+    if seal is None:
         return False
+    status = (folder / STATE_NAME).stat()
+    return _digest(folder / STATE_NAME, status.st_size, status.st_mtime_ns) == seal["sha256"]
+
+
+def read_seal(folder: Path) -> dict[str, Any] | None:
+    """What is known of a checkpoint; None where it is not whole."""
+    try:
+        seal: dict[str, Any] = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))
+        return seal if (folder / STATE_NAME).stat().st_size == seal["num_bytes"] else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def step_of(folder: Path | None) -> int:
@@ -69,6 +102,55 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     """The state that was written, on the CPU."""
     state: dict[str, Any] = torch.load(folder / STATE_NAME, map_location="cpu", weights_only=True)
     return state
+
+
+class _DigestingFile:
+    """A file that is being written, and the digest of what went in; keeps the error that torch puts aside."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _write_sealed(folder: Path, state: Mapping[str, Any], seal: Mapping[str, Any]) -> None:
+    with (folder / STATE_NAME).open("wb") as file:
+        digesting = _DigestingFile(file)
+        try:
+            torch.save(dict(state), digesting)  # type: ignore[arg-type]
+        except Exception:
+            if digesting.error is not None:
+                raise digesting.error from None
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+    content = {**seal, "num_bytes": (folder / STATE_NAME).stat().st_size, "sha256": digesting.digest.hexdigest()}
+    (folder / SEAL_NAME).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _remove_old(run_dir: Path, *, keep: int) -> None:
+    """All but the newest and the best; a damaged one, however new, takes no whole one's place."""
+    folders = _folders(run_dir)
+    whole = [folder for folder in folders if read_seal(folder)]
+    for folder in set(folders) - {*whole[:keep], best_checkpoint(run_dir)}:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@functools.lru_cache(maxsize=32)
+def _digest(path: Path, num_bytes: int, modified: int) -> str:  # noqa: ARG001 - a changed file is read again
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folders(run_dir: Path) -> list[Path]:

@@ -170,16 +170,36 @@ def train(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting: --set optim.lr=1e-4")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew where a run of the same settings exists.")] = False,
+    start: Annotated[
+        str, typer.Option("--from", metavar="STAGE", help="Do this stage and those after it anew.", show_default=False)
+    ] = "",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do all stages anew.")] = False,
 ) -> None:
-    """Train a model and register it; the same command goes on where it was stopped."""
+    """Do all stages of an experiment and register the model; the same command goes on where it was stopped."""
     from hdam.experiments.loading import load_experiment, parse_overrides
 
     settings = load_experiment(find_experiment(experiment), parse_overrides(changes or []))
+    if fresh and start:
+        raise InputError(f"--fresh does all stages anew, --from {start} only some; give one of them")
     from hdam.platform import train as training  # torch, ray and mlflow: only once the settings are right
     from hdam.platform.reports import show_trained
 
-    show_trained(training.train(settings, fresh=fresh), OUT)
+    show_trained(training.train(settings, fresh=fresh, start=start), OUT)
+
+
+@app.command()
+def status(
+    experiment: Annotated[Path, typer.Argument(help="YAML file, or the name of a shipped one.", show_default=False)],
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="As for hdam train.")] = None,
+) -> None:
+    """Say how far an experiment is: its stages, their runs, and where the results are."""
+    from hdam.experiments.loading import load_experiment, parse_overrides
+
+    settings = load_experiment(find_experiment(experiment), parse_overrides(changes or []))
+    from hdam.platform.reports import show_status
+    from hdam.platform.status import examine_experiment
+
+    show_status(examine_experiment(settings), OUT)
 
 
 @app.command()

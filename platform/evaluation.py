@@ -1,5 +1,6 @@
 """Reconstruction, the published protocol: the first frame of a held-out clip is made to follow its own clip."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -47,17 +48,23 @@ def reconstruct(
     *,
     split: str = "test",
     device: str | torch.device = "cpu",
+    on_clip: Callable[[int], None] = lambda _: None,
 ) -> Reconstruction:
     """Score `model` on the clips of a split of `dataset` (path or URI).
 
     Source is frame 0; every frame, frame 0 included, is painted with the background predictor; frames are averaged
     over the whole split, so that long clips weigh more (published evaluation scripts). The model is put into
-    evaluation mode and on `device`, and back again. Raises InputError when the split is missing or holds no clip.
+    evaluation mode and on `device`, and back again. `on_clip` hears how many clips are done.
+
+    Raises InputError when the split is missing or holds no clip.
     """
     home, was_training = next(model.parameters()).device, model.training
     model.to(device).eval()
     try:
-        scores = [_score(model, clip, torch.device(device)) for clip in iter_clips(dataset, split)]
+        scores = []
+        for clip in iter_clips(dataset, split):
+            scores.append(_score(model, clip, torch.device(device)))
+            on_clip(len(scores))
     finally:
         model.to(home).train(was_training)
     if not scores:

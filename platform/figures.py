@@ -140,15 +140,20 @@ def _colour_masks(masks: Tensor) -> Tensor:
 
 def _spots(tree: AnchorTree, frame: Tensor, *, index: int, zoom: int) -> list[list[Spot]]:
     """Motion, intermediate and root anchors in pixels of the frame enlarged `zoom` times; a missing level is empty."""
-    height, width = frame.shape[-2:]
-    levels: list[list[Spot]] = []
-    for anchors in (tree.motion, tree.intermediate, tree.root):
-        points = [] if anchors is None else anchors.position[index].detach().float().cpu().tolist()
-        # -1 and 1 are the centres of the border pixels, half a pixel inside the picture's edge.
-        levels.append(
-            [(((x + 1) / 2 * (width - 1) + 0.5) * zoom, ((y + 1) / 2 * (height - 1) + 0.5) * zoom) for x, y in points]
-        )
-    return levels
+    return [
+        [] if anchors is None else pixel_spots(anchors.position[index], frame.shape[-2:], zoom=zoom)
+        for anchors in (tree.motion, tree.intermediate, tree.root)
+    ]
+
+
+def pixel_spots(points: Tensor, size: Sequence[int], *, zoom: int) -> list[Spot]:
+    """Points [anchor, 2] in −1…1 as pixels of a picture of `size` (height, width) that is enlarged `zoom` times."""
+    height, width = size
+    # -1 and 1 are the centres of the border pixels, half a pixel inside the picture's edge.
+    return [
+        (((x + 1) / 2 * (width - 1) + 0.5) * zoom, ((y + 1) / 2 * (height - 1) + 0.5) * zoom)
+        for x, y in points.detach().float().cpu().tolist()
+    ]
 
 
 def _draw_tree(

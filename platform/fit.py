@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -18,8 +19,8 @@ from hdam.platform.checkpoints import newest_checkpoint, step_of
 from hdam.platform.cluster import ray_session
 from hdam.platform.datasets import ingest_config, stream
 from hdam.platform.failures import StopOnLasting, TrainingError, describe
+from hdam.platform.messages import Mailbox, Message, fetch_messages
 from hdam.platform.pair_plan import PairPlan
-from hdam.platform.progress import Mailbox, Message, fetch_messages
 from hdam.platform.worker import Task, run_worker
 
 LOG = logging.getLogger("hdam")
@@ -29,6 +30,10 @@ FAILED_STARTS = 3
 POLL_SECONDS = 0.3
 RAY_POLL = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 """Ray looks after its workers every 2 seconds, and so long may a report and the end have to wait for it."""
+SECONDS_TO_STOP = 120.0
+"""How long an interrupted training may take to write its last checkpoint."""
+
+OnMessage = Callable[[Message], None]
 
 
 def fit(
@@ -38,12 +43,15 @@ def fit(
     run_dir: Path,
     attempt: str,
     last_step: int,
-    pictured_split: str,
-    on_message: Callable[[Message], None],
+    held_out_split: str,
+    on_message: OnMessage,
+    initial: Path | None = None,
 ) -> None:
     """Train from the newest checkpoint in `run_dir` to `last_step`, and hand on what the workers tell.
 
-    `attempt` is what `locked` gave for the folder.
+    `attempt` is what `locked` gave for the folder. Where there is no checkpoint, the weights begin as those in the file
+    `initial`, or as random ones. At Ctrl-C or a signal to end, the workers write a checkpoint first; a second one ends
+    them at once.
 
     Raises InputError when the machine is too small, TrainingError when the workers fail once too often.
     """
@@ -53,21 +61,52 @@ def fit(
         task = Task(
             experiment=experiment.settings(),
             run_dir=str(run_dir),
+            initial=str(initial or ""),
             attempt=attempt,
             steps_per_epoch=plan.steps_per_epoch,
             last_step=last_step,
-            pictured_split=pictured_split,
+            held_out_split=held_out_split,
             mailbox=mailbox,
         )
-        outcome = _in_background(_make_ray_trainer(experiment.resources, plan, task).fit)
-        while not outcome.done():
-            wait([outcome], timeout=POLL_SECONDS)
-            for message in fetch_messages(mailbox):
-                on_message(message)
-        if error := outcome.exception():
+        watched = _Watched(_make_ray_trainer(experiment.resources, plan, task).fit, mailbox, on_message)
+        try:
+            watched.follow()
+        except (KeyboardInterrupt, SystemExit):
+            watched.stop()
+            raise
+        if error := watched.outcome.exception():
             step = step_of(newest_checkpoint(run_dir))
             kept = f"; the checkpoint of step {step} is kept, the same command goes on from there" if step else ""
             raise TrainingError(f"training failed: {describe(error)}{kept}") from error
+
+
+class _Watched:
+    """A training in the background, and what comes from it."""
+
+    def __init__(self, work: Callable[[], Any], mailbox: Any, on_message: OnMessage) -> None:
+        self.outcome = _in_background(work)
+        self._mailbox = mailbox
+        self._on_message = on_message
+        self._is_training = False
+
+    def follow(self, *, seconds: float = float("inf")) -> None:
+        """Hand on messages until the training has ended, for so many seconds at most."""
+        deadline = time.monotonic() + seconds
+        while not self.outcome.done() and time.monotonic() < deadline:
+            wait([self.outcome], timeout=POLL_SECONDS)
+            for message in fetch_messages(self._mailbox):
+                self._is_training = True
+                self._on_message(message)
+
+    def stop(self) -> None:
+        """Let the workers write a last checkpoint and end; what has not begun yet has nothing to keep."""
+        if not self._is_training:
+            return
+        LOG.warning("stopping after this step, with a checkpoint; Ctrl-C once more stops at once")
+        self._mailbox.ask_to_stop.remote()
+        self.follow(seconds=SECONDS_TO_STOP)
+        if not self.outcome.done():
+            LOG.warning("the workers did not end within %.0f s; they are stopped as they are", SECONDS_TO_STOP)
 
 
 def _make_ray_trainer(resources: ResourceConfig, plan: PairPlan, task: Task) -> TorchTrainer:

@@ -1,4 +1,7 @@
-"""A model as a folder: safetensors weights and the experiment as JSON; nothing in it is a pickle."""
+"""A model as a folder: safetensors weights and the experiment as JSON; nothing in it is a pickle.
+
+A checkpoint of a training is read as well, for its weights.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,8 +10,9 @@ from pydantic import ValidationError
 
 from hdam.experiments.experiment import Experiment
 from hdam.models.hdam import MotionModel
-from hdam.models.weights import load_weights, save_weights
+from hdam.models.weights import fill, load_weights, save_weights
 from hdam.pipelines.errors import InputError
+from hdam.platform.checkpoints import SEAL_NAME, is_sound, read_checkpoint, read_seal
 
 ARTIFACT_NAME = "hdam"
 """The folder's name inside a model that MLflow keeps."""
@@ -35,11 +39,27 @@ def write_model(folder: Path, *, model: MotionModel, experiment: Experiment) -> 
     (folder / EXPERIMENT_NAME).write_text(experiment.model_dump_json(indent=2), encoding="utf-8")
 
 
+def read_checkpointed_model(folder: Path) -> tuple[MotionModel, Experiment]:
+    """The model in a checkpoint, in evaluation mode on the CPU, and the experiment that trains it.
+
+    Raises InputError for a checkpoint that is damaged or says nothing of its experiment.
+    """
+    seal = read_seal(folder) if is_sound(folder) else None
+    if seal is None or seal["experiment"] is None:
+        raise InputError(f"{folder}: this checkpoint is damaged; take another one of the same run")
+    experiment = Experiment.model_validate(seal["experiment"])
+    model = MotionModel(experiment.model)
+    fill(model, read_checkpoint(folder)["model"], origin=str(folder))
+    return model.eval(), experiment
+
+
 def read_model(folder: Path) -> tuple[MotionModel, Experiment]:
-    """The model that `write_model` wrote, in evaluation mode on the CPU, and its experiment.
+    """The model that `write_model` wrote, or that of a checkpoint, in evaluation mode on the CPU, and its experiment.
 
     Raises InputError when a file is missing or its settings are not understood, WeightsError when weights do not fit.
     """
+    if (folder / SEAL_NAME).is_file():
+        return read_checkpointed_model(folder)
     for name in (WEIGHTS_NAME, EXPERIMENT_NAME):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: no model there, {name} is missing")

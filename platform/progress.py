@@ -1,95 +1,20 @@
-"""How a training goes: messages from its workers to the driver, and what the driver shows of them."""
+"""What the driver shows of a training while it runs."""
 
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
-import ray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from hdam.platform.messages import Counted, Kept, Measured, Message
 
 LOG = logging.getLogger("hdam")
 
 SECONDS_PER_LINE = 15.0
 SHOWN_LOSSES = ("total", "perceptual", "structure", "equivariance_position")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Started:
-    """The workers begin, or begin again after a failure."""
-
-    step: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stepped:
-    """So many steps are done."""
-
-    step: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """Means over the workers and over the steps since the last message of this kind."""
-
-    step: int
-    losses: Mapping[str, float]
-    lr: float
-    pairs_per_second: float
-    data_wait: float
-    """Share of the time in which the worker waited for data."""
-    detector_norm: float
-    gpu_gib: float
-
-    def metrics(self) -> dict[str, float]:
-        """By the names under which they are logged."""
-        return {f"loss/{name}": value for name, value in self.losses.items()} | {
-            "lr": self.lr,
-            "pairs_per_second": self.pairs_per_second,
-            "data_wait": self.data_wait,
-            "detector_norm": self.detector_norm,
-            "gpu_gib": self.gpu_gib,
-        }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pictured:
-    """A picture was written."""
-
-    step: int
-    path: str
-
-
-Message = Started | Stepped | Measured | Pictured
-
-
-@ray.remote(num_cpus=0, max_restarts=-1)
-class Mailbox:
-    """Where workers leave messages without waiting, and the driver fetches them."""
-
-    def __init__(self) -> None:
-        self._messages: list[Message] = []
-
-    def post(self, message: Message) -> None:
-        """Leave a message."""
-        self._messages.append(message)
-
-    def fetch(self) -> list[Message]:
-        """All messages since the last call."""
-        messages, self._messages = self._messages, []
-        return messages
-
-
-def fetch_messages(mailbox: Any) -> list[Message]:
-    """What has come into a mailbox; nothing while it cannot be reached."""
-    try:
-        messages: list[Message] = ray.get(mailbox.fetch.remote(), timeout=5)
-    except ray.exceptions.RayError:
-        return []
-    return messages
 
 
 class Display(Protocol):
@@ -100,20 +25,20 @@ class Display(Protocol):
 
 
 @contextlib.contextmanager
-def display(total_steps: int, *, console: Console) -> Iterator[Display]:
-    """A progress bar on a terminal, a line every now and then elsewhere."""
+def display(what: str, total_steps: int, *, console: Console) -> Iterator[Display]:
+    """A progress bar on a terminal, a line every now and then elsewhere; `what` names the stage."""
     if not console.is_terminal:
-        yield LineDisplay(total_steps)
+        yield LineDisplay(what, total_steps)
         return
     columns = (
-        TextColumn("training"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=console) as progress:
-        yield BarDisplay(progress, progress.add_task("workers are starting", total=total_steps))
+        yield BarDisplay(progress, progress.add_task("starting", total=total_steps))
 
 
 class BarDisplay:
@@ -122,32 +47,42 @@ class BarDisplay:
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
+        self._figures = ""
+        self._score = ""
 
     def show(self, message: Message) -> None:
         """Move the bar, and write the newest figures beside it."""
         self._progress.update(self._task, completed=message.step)
         if isinstance(message, Measured):
-            self._progress.update(self._task, description=figures_line(message))
+            self._figures = figures_line(message)
+        if isinstance(message, Kept):
+            self._score = score_line(message)
+        self._progress.update(self._task, description=self._figures + self._score)
 
 
 class LineDisplay:
     """A log line about every 15 seconds."""
 
-    def __init__(self, total_steps: int) -> None:
+    def __init__(self, what: str, total_steps: int) -> None:
+        self._what = what
         self._total_steps = total_steps
         self._last_line = -SECONDS_PER_LINE
         self._started: tuple[int, float] | None = None
+        self._score = ""
 
     def show(self, message: Message) -> None:
         """Log the newest figures, unless the last line is young."""
         now = time.monotonic()
         if self._started is None:
             self._started = (message.step, now)
+        if isinstance(message, Kept):
+            self._score = score_line(message)
         is_due = now - self._last_line >= SECONDS_PER_LINE or message.step == self._total_steps
-        if isinstance(message, Measured) and is_due:
+        if isinstance(message, Measured | Counted) and is_due:
             self._last_line = now
             done, total = message.step, self._total_steps
-            LOG.info("step %d of %d, %s%s", done, total, figures_line(message), self._time_left(done, now))
+            figures = f", {figures_line(message)}{self._score}" if isinstance(message, Measured) else ""
+            LOG.info("%s: %d of %d%s%s", self._what, done, total, figures, self._time_left(done, now))
 
     def _time_left(self, step: int, now: float) -> str:
         first_step, started = self._started or (step, now)
@@ -161,3 +96,8 @@ def figures_line(message: Measured) -> str:
     """The figures that a person follows."""
     losses = " ".join(f"{name} {message.losses[name]:.3g}" for name in SHOWN_LOSSES if name in message.losses)
     return f"{message.pairs_per_second:.1f} pairs/s, data wait {message.data_wait:.0%}, {losses}"
+
+
+def score_line(message: Kept) -> str:
+    """How the newest checkpoint does on the held-out pairs."""
+    return f", held-out ratio {message.ratio:.2f}"

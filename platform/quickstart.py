@@ -89,7 +89,7 @@ def show_quickstart(report: QuickstartReport, console: Console) -> None:
         "look at": report.showcase.sheet,
         "and": report.showcase.video,
         "anchors": report.animation.structure[-1],
-        "training": report.trained.run_dir,
+        "training": report.trained.training_dir,
         "puppets": report.puppets / "contact_sheet.png",
     }
     for what, path in lines.items():

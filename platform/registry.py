@@ -29,7 +29,10 @@ CANDIDATE = "candidate"
 MODEL_NAME = "model"
 """Name of the logged model within its run: `runs:/RUN/model`."""
 PINNED = ("hdam", "torch", "mlflow", "numpy", "pillow", "safetensors", "pydantic")
-EXPECTED = "expected models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/model or a folder with " + WEIGHTS_NAME
+EXPECTED = (
+    "expected models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/model, "
+    f"a checkpoint's folder or one with {WEIGHTS_NAME}"
+)
 
 
 class ModelVersion(NamedTuple):
@@ -58,32 +61,19 @@ def register(
     tags: Mapping[str, str],
     alias: str = CANDIDATE,
 ) -> str:
-    """Log `model` to the run, register it as the newest version of `name`, point `alias` at it; returns the version."""
+    """Log `model` to the run, register it as the newest version of `name`, point `alias` at it; returns the version.
+
+    Raises InputError where MLflow does not take it.
+    """
     client = connect()
-    # Made by hand: `Model.log` alone would put it into the experiment "Default", and its files beside the caller.
-    model_id = client.create_logged_model(
-        client.get_run(run_id).info.experiment_id, name=MODEL_NAME, source_run_id=run_id
-    ).model_id
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # MLflow asks for an input example; it would be stored, and the signature says all of it.
-        warnings.filterwarnings("ignore", message=".*input example was not provided")
-        write_model(Path(folder) / ARTIFACT_NAME, model=model, experiment=experiment)
-        Model.log(
-            artifact_path=None,
-            model_id=model_id,
-            flavor=mlflow.pyfunc,
-            run_id=run_id,
-            python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={ARTIFACT_NAME: str(Path(folder) / ARTIFACT_NAME)},
-            pip_requirements=[f"{package}=={metadata.version(package)}" for package in PINNED],
-            signature=_signature(),
+    with _mistakes(f"registering {name}"):
+        model_id = _log_model(client, model, experiment, run_id)
+        with suppress(MlflowException):  # there is one of that name already; anything else fails again in the next line
+            client.create_registered_model(name)
+        registered = client.create_model_version(
+            name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
         )
-    with suppress(MlflowException):  # there is one of that name already; anything else fails again in the next line
-        client.create_registered_model(name)
-    registered = client.create_model_version(
-        name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
-    )
-    client.set_registered_model_alias(name, alias, registered.version)
+        client.set_registered_model_alias(name, alias, registered.version)
     return str(registered.version)
 
 
@@ -126,12 +116,44 @@ def is_registered(name: str, version: str) -> bool:
     return True
 
 
+def find_version(name: str, tags: Mapping[str, str]) -> str | None:
+    """The newest version of `name` that has all of `tags`; None where there is none."""
+    client = connect()
+    for found in _versions(client, name):
+        if tags.items() <= found.tags.items():
+            return str(found.version)
+    return None
+
+
 def set_alias(name: str, version: str, alias: str) -> None:
     """Point `alias` at a version. Raises InputError when name or version do not exist, or the alias is no name."""
     client = connect()
     _check_version(client, name, version)
     with _mistakes(f"alias {alias!r}"):
         client.set_registered_model_alias(name, alias, version)
+
+
+def _log_model(client: MlflowClient, model: MotionModel, experiment: Experiment, run_id: str) -> str:
+    """Make the model one that MLflow keeps with the run; returns its id."""
+    # Made by hand: `Model.log` alone would put it into the experiment "Default", and its files beside the caller.
+    model_id = client.create_logged_model(
+        client.get_run(run_id).info.experiment_id, name=MODEL_NAME, source_run_id=run_id
+    ).model_id
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # MLflow asks for an input example; it would be stored, and the signature says all of it.
+        warnings.filterwarnings("ignore", message=".*input example was not provided")
+        write_model(Path(folder) / ARTIFACT_NAME, model=model, experiment=experiment)
+        Model.log(
+            artifact_path=None,
+            model_id=model_id,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={ARTIFACT_NAME: str(Path(folder) / ARTIFACT_NAME)},
+            pip_requirements=[f"{package}=={metadata.version(package)}" for package in PINNED],
+            signature=_signature(),
+        )
+    return str(model_id)
 
 
 def _signature() -> ModelSignature:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from hdam.platform.animate import AnimateReport
     from hdam.platform.evaluation import Reconstruction
     from hdam.platform.registry import ModelVersion, RegisteredModel
+    from hdam.platform.status import ExperimentStatus
     from hdam.platform.train_report import TrainReport
 
 MIB = 2**20
@@ -138,8 +140,14 @@ def show_trained(report: "TrainReport", console: Console) -> None:
     """What `hdam train` made, and what can be done with it."""
     from hdam.platform.tracking import ui_command
 
-    known = "was trained before" if report.was_known else f"trained in {report.seconds / 60:.1f} min"
-    _say(console, f"{report.num_steps} steps, {known}; checkpoints and pictures in {report.run_dir}")
+    known = "was finished before" if report.was_known else f"took {report.seconds / 60:.1f} min"
+    table = plain_table("Stage", "Outcome", "Time", "MLflow run", "Folder", right=("Time",), whole=("Stage",))
+    for stage in report.stages:
+        duration = "known" if stage.was_known else f"{stage.seconds:.0f} s"
+        run_id, folder = stage.mlflow_run_id[:RUN_ID_LENGTH], Path(stage.folder).name
+        table.add_row(*map(Text, (stage.kind, stage.outcome, duration, run_id, folder)))
+    console.print(table)
+    _say(console, f"The run {known}; checkpoints and pictures are in {report.training_dir}")
     if report.reconstruction is None:
         _say(console, "No clip is held out, so there is no score; prepare with --test-share for one.")
     else:
@@ -150,6 +158,23 @@ def show_trained(report: "TrainReport", console: Console) -> None:
         f"  hdam animate --model {report.model_uri} --source IMAGE --driving VIDEO --out result.mp4 --structure",
     )
     _say(console, f"  {ui_command()}")
+
+
+def show_status(status: "ExperimentStatus", console: Console) -> None:
+    """The stages of an experiment, and where everything is."""
+    columns = ("Stage", "Key", "State", "Details", "Done for", "MLflow run")
+    table = plain_table(*columns, whole=("Stage", "Key", "State", "MLflow run"))
+    for stage in status.stages:
+        run_id = stage.mlflow_run_id[:RUN_ID_LENGTH]
+        table.add_row(*map(Text, (stage.kind, stage.key, stage.state, stage.details, stage.experiment, run_id)))
+    console.print(table)
+    _say(console, f"Run {status.state}; {status.run_dir}, MLflow run {status.mlflow_run_id or 'not begun'}")
+    for stage in status.stages:
+        if stage.state != "to do":
+            best = f" (best on held-out pairs: {stage.best.name})" if stage.best else ""
+            _say(console, f"  {stage.kind}: {stage.folder}{best}")
+    if status.model_uri:
+        _say(console, f"Model {status.model_uri}")
 
 
 def show_models(models: Sequence["RegisteredModel"], console: Console) -> None:

@@ -1,90 +1,147 @@
-"""The folder of a run: found again by what is trained, so that the same command goes on where it was stopped.
+"""The folders of runs and stages: found again by what they are, so that nothing is done twice and all goes on.
 
-results/runs/NAME-KEY/
-  run.json            status, MLflow run, and in the end the report
-  step-00000200/      checkpoints, see checkpoints.py
-  pictures/
+results/runs/NAME-KEY/      an experiment
+  run.json                  status, MLflow run, the folders of its stages, and in the end the report
+results/stages/KIND-KEY/    a stage, shared by all experiments that need it
+  stage.json                status, what it builds on, MLflow run, and in the end the result
+  progress.json             how far it is
+  step-00000200/            checkpoints, see checkpoints.py
+  pictures/, skipped/
 """
 
 import contextlib
 import fcntl
-import hashlib
 import json
+import logging
+import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from hdam.experiments.experiment import Experiment
 from hdam.pipelines.errors import InputError
 
-RECORD_NAME = "run.json"
+LOG = logging.getLogger("hdam")
+
+RUNS_DIR = "runs"
+STAGES_DIR = "stages"
 LOCK_NAME = ".lock"
-KEY_LENGTH = 10
-UNRELATED = ("question", "resources", "log")
-"""Sections that do not shape the result."""
+PROGRESS_NAME = "progress.json"
+SECONDS_OF_PATIENCE = 5.0
+"""How long a lock may be held before it counts: the watchdog of a killed driver takes it for a moment."""
+POLL_SECONDS = 0.2
 
 RunStatus = Literal["new", "running", "finished", "failed", "interrupted"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """What is known about a run between two starts."""
+    """What is known about the run of an experiment between two starts."""
 
     status: RunStatus = "new"
     mlflow_run_id: str = ""
+    stages: dict[str, str] = field(default_factory=dict)
+    """Folder of every stage that was begun, by its kind."""
     report: dict[str, Any] | None = None
     """The `TrainReport` of a finished run."""
 
 
-def run_key(experiment: Experiment, fingerprint: str) -> str:
-    """Name of everything that shapes the result: settings and seed, and the data's content instead of its place."""
-    settings = {name: value for name, value in experiment.settings().items() if name not in UNRELATED}
-    settings["data"] = {name: value for name, value in settings["data"].items() if name != "path"}
-    content = json.dumps([settings, fingerprint], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:KEY_LENGTH]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageRecord:
+    """What is known about a stage between two starts."""
+
+    status: RunStatus = "new"
+    mlflow_run_id: str = ""
+    parent_run_id: str = ""
+    """MLflow run of the experiment that began it."""
+    experiment: str = ""
+    """Name of that experiment."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Folders of the stages that it builds on, by their kind."""
+    result: dict[str, Any] | None = None
+    reason: str = ""
+    """Why it failed."""
+    is_published: bool = False
+    """MLflow has all of it, so that nothing has to be sent again."""
 
 
-def find_run(runs_dir: Path, experiment: Experiment, *, fingerprint: str, fresh: bool) -> Path:
-    """The newest run folder of this experiment and dataset, or one that is not taken yet (always so for `fresh`)."""
-    first = f"{experiment.name}-{run_key(experiment, fingerprint)}"
-    number = 1
-    while (runs_dir / _numbered(first, number)).exists():
-        number += 1
-    return runs_dir / _numbered(first, number if fresh or number == 1 else number - 1)
+Record = TypeVar("Record", RunRecord, StageRecord)
+RECORD_NAMES: dict[type, str] = {RunRecord: "run.json", StageRecord: "stage.json"}
 
 
-def read_record(run_dir: Path) -> RunRecord:
-    """What the run's folder says; a new record where there is none."""
+def read_record(folder: Path, kind: type[Record]) -> Record:
+    """What a folder says of itself; a new record where it says nothing. Raises InputError for a broken one."""
+    path = folder / RECORD_NAMES[kind]
     try:
-        return RunRecord(**json.loads((run_dir / RECORD_NAME).read_text(encoding="utf-8")))
+        return kind(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return RunRecord()
+        return kind()
     except (ValueError, TypeError) as error:
-        raise InputError(f"{run_dir / RECORD_NAME} is broken; remove {run_dir} or train with --fresh") from error
+        raise InputError(f"{path} is broken; remove {folder} or train with --fresh") from error
 
 
-def write_record(run_dir: Path, record: RunRecord) -> None:
+def write_record(folder: Path, record: RunRecord | StageRecord) -> None:
     """Write the record under a temporary name, then rename it."""
-    content = {"status": record.status, "mlflow_run_id": record.mlflow_run_id, "report": record.report}
-    partial = run_dir / f".{RECORD_NAME}.partial"
+    write_json(folder / RECORD_NAMES[type(record)], asdict(record))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write under a temporary name, then rename."""
+    partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    partial.replace(run_dir / RECORD_NAME)
+    partial.replace(path)
+
+
+def find_run(runs_dir: Path, name: str, *, fresh: bool) -> Path:
+    """The newest run folder of this name, or one that is not taken yet (always so for `fresh`)."""
+    taken = numbered_folders(runs_dir, name)
+    return taken[0] if taken and not fresh else runs_dir / numbered(name, len(taken) + 1)
+
+
+def find_stage(stages_dir: Path, name: str, *, inputs: Mapping[str, str], is_new: bool) -> Path:
+    """The folder for a stage: a finished one of this name that was built on `inputs`, else the newest one that was
+    begun on them, else (always so for `is_new`) one that is not taken yet."""
+    taken = numbered_folders(stages_dir, name)
+    if not is_new:
+        records = {folder: read_record(folder, StageRecord) for folder in taken}
+        fitting = [folder for folder, record in records.items() if record.inputs == inputs]
+        finished = [folder for folder in fitting if records[folder].status == "finished"]
+        if fitting:
+            return (finished or fitting)[0]
+    return stages_dir / numbered(name, len(taken) + 1)
+
+
+def numbered_folders(parent: Path, name: str) -> list[Path]:
+    """All folders of a name, the newest first."""
+    found: list[Path] = []
+    while (folder := parent / numbered(name, len(found) + 1)).exists():
+        found.append(folder)
+    return found[::-1]
+
+
+def numbered(name: str, number: int) -> str:
+    """Name of the first, second, … folder of a name."""
+    return name if number == 1 else f"{name}-{number}"
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[str]:
-    """Hold the run's folder, which is made where it is missing; the lock goes with the process, however it ends.
+def locked(folder: Path, *, is_waiting: bool = False) -> Iterator[str]:
+    """Hold a folder, which is made where it is missing; the lock goes with the process, however it ends.
 
-    Yields a name for this attempt. Raises InputError when another process holds the folder.
+    Yields a name for this attempt. Where another process holds the folder, it is waited for if `is_waiting`; else
+    InputError is raised.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / LOCK_NAME).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{run_dir} is being trained by another process; wait for it, or use --fresh") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_NAME).open("a") as lock:
+        deadline, has_told = time.monotonic() + SECONDS_OF_PATIENCE, False
+        while not _try_lock(lock.fileno()):
+            if time.monotonic() > deadline and not is_waiting:
+                raise InputError(f"{folder} is being worked on by another process; wait for it, or use --fresh")
+            if time.monotonic() > deadline and not has_told:
+                LOG.info("waiting for another process, which is working on %s", folder)
+                has_told = True
+            time.sleep(POLL_SECONDS)
         attempt = uuid.uuid4().hex
         lock.truncate(0)
         lock.write(attempt)
@@ -92,10 +149,23 @@ def locked(run_dir: Path) -> Iterator[str]:
         yield attempt
 
 
-def is_current(run_dir: Path, attempt: str) -> bool:
+def is_held(folder: Path) -> bool:
+    """Whether a process is working on a folder now."""
+    try:
+        with (folder / LOCK_NAME).open("a") as lock:
+            return not _try_lock(lock.fileno())
+    except FileNotFoundError:
+        return False
+
+
+def is_current(folder: Path, attempt: str) -> bool:
     """Whether an attempt still has the folder: the workers of a killed driver live on for seconds."""
-    return (run_dir / LOCK_NAME).read_text(encoding="utf-8") == attempt
+    return (folder / LOCK_NAME).read_text(encoding="utf-8") == attempt
 
 
-def _numbered(name: str, number: int) -> str:
-    return name if number == 1 else f"{name}-{number}"
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

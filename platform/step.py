@@ -1,7 +1,7 @@
 """One training step in plain torch: it knows nothing of clusters, files or logs."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -9,14 +9,15 @@ import torch.distributed
 from torch import Tensor, nn
 
 from hdam.experiments.experiment import Experiment
+from hdam.models.deformation import Deformations
 from hdam.models.objective import Losses, Objective, draw_deformations
-from hdam.models.optimisation import build_optimisers, clip_detector
-from hdam.models.structures import Image, Transfer
-from hdam.platform.augmentation import augment
+from hdam.models.optimisation import build_optimisers, clip_detector, model_parts
+from hdam.models.structures import Image
+from hdam.platform.augmentation import augment, draw
 
 
 class NonFiniteError(ValueError):
-    """A loss or gradient that is no number; nothing was updated by it."""
+    """Losses or gradients that were no numbers for so many steps in a row that training was ended."""
 
 
 class StepResult(NamedTuple):
@@ -26,13 +27,17 @@ class StepResult(NamedTuple):
     """By name, weighted and detached; `total` is the sum that was minimised."""
     detector_norm: Tensor
     """Norm of the detector's gradient before clipping."""
-    transfer: Transfer
+    fault: str
+    """What was no number, as `perceptual is nan`, so that an update was left out; empty for a whole step."""
+    is_own_fault: bool
+    """Whether it was found on this worker's share of the batch."""
 
 
 class TrainStep:
     """Forward, backward and update of one batch, and the state that a training is.
 
-    Random numbers of a step follow from (seed, step, rank), so that they are no part of the state.
+    Random numbers of a step follow from (seed, step), so that they are no part of the state; all workers draw those of
+    the whole batch and take their share, so that their number does not matter.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class TrainStep:
         steps_per_epoch: int,
         device: torch.device | str = "cpu",
         rank: int = 0,
+        workers: int = 1,
     ) -> None:
         """`wrapped` is `objective` inside of DistributedDataParallel, where there are several workers."""
         self.experiment = experiment
@@ -51,11 +57,17 @@ class TrainStep:
         self.forward = wrapped or objective
         self.device = torch.device(device)
         self.rank = rank
+        self.workers = workers
         self.step = 0
-        """Updates done."""
+        """Batches seen, which the schedule and the stream follow."""
+        self.skipped = 0
+        """Steps among them in which something was no number."""
+        self.skipped_in_a_row = 0
         optim = experiment.optim
         self.milestones = [milestone.steps(steps_per_epoch) for milestone in optim.milestones]
         self.optimisers = build_optimisers(objective, lr=optim.lr, betas=optim.betas)
+        self._buffers = [*objective.model.buffers(), *(objective.discriminator or nn.Module()).buffers()]
+        self._kept = [buffer.clone() for buffer in self._buffers]
 
     @property
     def lr(self) -> float:
@@ -64,33 +76,33 @@ class TrainStep:
         return self.experiment.optim.lr * self.experiment.optim.decay**passed
 
     def __call__(self, batch: Mapping[str, Tensor]) -> StepResult:
-        """Train on `source` and `driving`, uint8 [pair, height, width, 3].
+        """Train on this worker's share of a batch: `source` and `driving`, uint8 [pair, height, width, 3].
 
-        Raises NonFiniteError, before any weight changes, when a loss or gradient is no number.
+        Where a loss or gradient of any worker is no number, no worker updates anything, and the result says so.
         """
-        generator = step_generator(self.experiment.seed, self.step, self.rank)
-        source, driving = (batch[name].to(self.device, non_blocking=True) for name in ("source", "driving"))
-        source, driving = augment(source, driving, self.experiment.data, generator=generator)
-        deformations = draw_deformations(len(source), self.experiment.losses, generator=generator)
+        source, driving, deformations = self._draw(batch)
+        self._keep_buffers()
         self.objective.train()
         self._zero_grad()
         losses, transfer = self.forward(source, driving, deformations)
         total = torch.stack(list(losses.values())).sum()
-        self._check_finite(losses)
         total.backward()
-        detector_norm = clip_detector(self.objective.model, self.experiment.optim.detector_clip or float("inf"))
-        self._check_finite({"gradient of the detector": detector_norm})
-        self._update(self.optimisers.model)
-        judged = self._train_discriminator(driving, transfer.image.detach())
-        self.step += 1
-        values = {name: value.detach() for name, value in (losses | judged).items()}
-        return StepResult({"total": total.detach(), **values}, detector_norm, transfer)
+        norms = self._gradient_norms()
+        fault, is_own_fault = self._find_fault(losses, norms)
+        if not fault:
+            self._update(self.optimisers.model)
+            judged, fault, is_own_fault = self._train_discriminator(driving, transfer.image.detach())
+            losses |= judged
+        self._count(fault)
+        values = {name: value.detach() for name, value in losses.items()}
+        return StepResult({"total": total.detach(), **values}, norms["gradient of the detector"], fault, is_own_fault)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training goes on from: weights, optimisers, and the steps done, which schedules follow."""
         discriminator, optimisers = self.objective.discriminator, self.optimisers
         return {
             "step": self.step,
+            "skipped": self.skipped,
             "model": self.objective.model.state_dict(),
             "optimiser": optimisers.model.state_dict(),
             "discriminator": discriminator.state_dict() if discriminator else None,
@@ -99,24 +111,69 @@ class TrainStep:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state_dict` was taken."""
-        self.step = state["step"]
+        self.step, self.skipped = state["step"], state["skipped"]
         self.objective.model.load_state_dict(state["model"])
         self.optimisers.model.load_state_dict(state["optimiser"])
         if self.objective.discriminator is not None and self.optimisers.discriminator is not None:
             self.objective.discriminator.load_state_dict(state["discriminator"])
             self.optimisers.discriminator.load_state_dict(state["discriminator_optimiser"])
 
-    def _train_discriminator(self, driving: Image, painted: Image) -> Losses:
-        """The discriminator's own update, on the result that was painted before the generator's."""
+    def _draw(self, batch: Mapping[str, Tensor]) -> tuple[Image, Image, Deformations]:
+        """The images of this worker's share, augmented, and their deformations."""
+        share = len(batch["source"])
+        part, whole = slice(self.rank * share, (self.rank + 1) * share), self.workers * share
+        generator = torch.Generator().manual_seed(step_seed(self.experiment.seed, self.step))
+        draws = draw(whole, self.experiment.data, generator=generator)
+        deformations = draw_deformations(whole, self.experiment.losses, generator=generator)
+        # For layers of yours that draw from torch's own generator, such as dropout.
+        torch.manual_seed(step_seed(self.experiment.seed, self.step, self.rank))
+        source, driving = (batch[name].to(self.device, non_blocking=True) for name in ("source", "driving"))
+        source, driving = augment(source, driving, self.experiment.data, draws.of(part))
+        return source, driving, deformations.of(part)
+
+    def _train_discriminator(self, driving: Image, painted: Image) -> tuple[Losses, str, bool]:
+        """The discriminator's own update, on the result that was painted before the generator's; and its fault."""
         if self.objective.discriminator is None or self.optimisers.discriminator is None:
-            return {}
+            return {}, "", False
+        self._keep_buffers()
         self._zero_grad()  # what the generator's backward left there
         losses = self.objective.discriminator_losses(driving, painted)
-        self._check_finite(losses)
         torch.stack(list(losses.values())).sum().backward()
         average_gradients(self.objective.discriminator)
-        self._update(self.optimisers.discriminator)
-        return losses
+        norm = norm_of_gradients([self.objective.discriminator])
+        fault, is_own_fault = self._find_fault(losses, {"gradient of the discriminator": norm})
+        if not fault:
+            self._update(self.optimisers.discriminator)
+        return losses, fault, is_own_fault
+
+    def _gradient_norms(self) -> Losses:
+        """Norms of the gradients of the model's parts; the detector's is clipped."""
+        model, largest = self.objective.model, self.experiment.optim.detector_clip or float("inf")
+        parts = {name: modules for name, modules in model_parts(model).items() if name != "detector"}
+        return {"gradient of the detector": clip_detector(model, largest)} | {
+            f"gradient of the {name}": norm_of_gradients(modules) for name, modules in parts.items()
+        }
+
+    def _find_fault(self, losses: Losses, norms: Losses) -> tuple[str, bool]:
+        """What is no number, and whether this worker's share is to blame; buffers are put back then."""
+        fault = non_finite(losses)
+        if all_agree(not fault and not non_finite(norms), self.device):
+            return "", False
+        with torch.no_grad():  # running statistics have seen the batch
+            for buffer, kept in zip(self._buffers, self._kept, strict=True):
+                buffer.copy_(kept)
+        if all_agree(not fault, self.device):
+            return non_finite(norms), True  # gradients are those of all workers, and so is the blame
+        return fault or "a loss of another worker is no number", bool(fault)
+
+    def _keep_buffers(self) -> None:
+        for buffer, kept in zip(self._buffers, self._kept, strict=True):
+            kept.copy_(buffer)
+
+    def _count(self, fault: str) -> None:
+        self.step += 1
+        self.skipped += bool(fault)
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if fault else 0
 
     def _update(self, optimiser: torch.optim.Optimizer) -> None:
         for group in optimiser.param_groups:
@@ -128,20 +185,33 @@ class TrainStep:
             if optimiser is not None:
                 optimiser.zero_grad(set_to_none=True)
 
-    def _check_finite(self, values: Mapping[str, Tensor]) -> None:
-        if torch.stack([value.detach() for value in values.values()]).isfinite().all():
-            return
-        name, value = next((name, value) for name, value in values.items() if not value.isfinite())
-        raise NonFiniteError(
-            f"step {self.step + 1}: {name} is {value.item()}; the weights are still those of step {self.step}; "
-            f"lower optim.lr (now {self.lr:g}) or look at the data"
-        )
+
+def step_seed(*place: int) -> int:
+    """A seed for (seed, step) or (seed, step, rank), in which any other place has another one."""
+    digest = hashlib.sha256(f"step {' '.join(map(str, place))}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
-def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
-    """The random numbers of one worker in one step, on the CPU so that they are the same on every device."""
-    digest = hashlib.sha256(f"step {seed} {step} {rank}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+def non_finite(values: Mapping[str, Tensor]) -> str:
+    """The first of `values` that is no number, as `perceptual is nan`; empty where there is none."""
+    if torch.stack([value.detach() for value in values.values()]).isfinite().all():
+        return ""
+    return next(f"{name} is {value.item()}" for name, value in values.items() if not value.isfinite())
+
+
+def all_agree(is_so: bool, device: torch.device) -> bool:
+    """Whether it is so on all workers; each of them has to ask."""
+    if not torch.distributed.is_initialized():
+        return is_so
+    vote = torch.tensor(float(is_so), device=device)
+    torch.distributed.all_reduce(vote, op=torch.distributed.ReduceOp.MIN)
+    return bool(vote.item())
+
+
+def norm_of_gradients(modules: Iterable[nn.Module]) -> Tensor:
+    """L2 norm of all gradients below `modules`."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
 def average_gradients(module: nn.Module) -> None:

@@ -1,7 +1,6 @@
 """What each worker runs: the thin layer between Ray and the training step."""
 
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,22 @@ import ray.train.torch
 import torch
 import torch.distributed
 from ray.train.collective import broadcast_from_rank_zero
-from torch import Tensor, nn
+from torch import nn
 
 from hdam.experiments.experiment import Experiment
 from hdam.models.objective import build_objective
+from hdam.models.weights import load_weights
 from hdam.platform.checkpoints import newest_checkpoint, read_checkpoint, write_checkpoint
 from hdam.platform.datasets import batches_of_worker
+from hdam.platform.held_out import HeldOut, open_held_out
 from hdam.platform.memory import keep_freed_memory
-from hdam.platform.pictures import PICTURES_DIR, held_out_pairs, paint_pairs
-from hdam.platform.progress import Measured, Message, Pictured, Started, Stepped
+from hdam.platform.messages import Kept, Message, Pictured, Post, Skipped, Started, Stepped
+from hdam.platform.meter import Batch, Meter, timed
 from hdam.platform.runs import is_current
-from hdam.platform.step import StepResult, TrainStep
+from hdam.platform.skipped import save_batch
+from hdam.platform.step import NonFiniteError, StepResult, TrainStep, all_agree
 
-SECONDS_PER_MESSAGE = 0.5
-Batch = Mapping[str, Tensor]
+PICTURES_DIR = "pictures"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,11 +35,13 @@ class Task:
     experiment: Mapping[str, Any]
     run_dir: str
     """On a disk that all nodes share."""
+    initial: str
+    """Weights to begin with, where there is no checkpoint yet; empty for random ones."""
     attempt: str
     """Who may write there, see `runs.locked`."""
     steps_per_epoch: int
     last_step: int
-    pictured_split: str
+    held_out_split: str
     mailbox: Any
     """Actor handle of a `Mailbox`."""
 
@@ -46,31 +49,103 @@ class Task:
 def run_worker(settings: Mapping[str, Any]) -> None:
     """Train from the newest checkpoint to the last step; `settings["task"]` is a `Task`."""
     task: Task = settings["task"]
-    experiment, run_dir, is_first = Experiment.model_validate(task.experiment), Path(task.run_dir), _rank() == 0
-    trainer = make_trainer(experiment, steps_per_epoch=task.steps_per_epoch)
-    if newest := broadcast_from_rank_zero(newest_checkpoint(run_dir)):
+    experiment = Experiment.model_validate(task.experiment)
+    trainer = make_trainer(experiment, task)
+    if newest := broadcast_from_rank_zero(newest_checkpoint(Path(task.run_dir))):
         trainer.load_state_dict(read_checkpoint(newest))
-    post = Post(task.mailbox) if is_first else _keep_silent
-    post(Started(step=trainer.step))
-    if trainer.step >= task.last_step:
-        return
-    pictured = held_out_pairs(experiment.data.path, task.pictured_split) if is_first else None
-    meter, log = Meter(experiment.optim.batch_size), experiment.log
-    for batch, waited in timed(batches_of_worker(experiment, first_step=trainer.step)):
-        meter.add(trainer(batch), waited)
-        step, is_last = trainer.step, trainer.step == task.last_step
-        post(Stepped(step=step))
-        if is_last or step % log.metrics_every == 0:
-            post(meter.read(trainer))
-        if pictured and (is_last or step % log.pictures_every == 0):
-            path = run_dir / PICTURES_DIR / f"step-{step:08d}.png"
-            paint_pairs(trainer.objective.model, pictured, path)
-            post(Pictured(step=step, path=str(path)))
-        if is_last or step % log.checkpoint_every == 0:
-            keep_state(trainer, task, keep=log.keep_checkpoints)
+    held_out = open_held_out(experiment.data.path, task.held_out_split) if _rank() == 0 else None
+    Worker(task, experiment, trainer, held_out).run()
 
 
-def make_trainer(experiment: Experiment, *, steps_per_epoch: int) -> TrainStep:
+class Worker:
+    """One worker's share of a training, step by step."""
+
+    def __init__(self, task: Task, experiment: Experiment, trainer: TrainStep, held_out: HeldOut | None) -> None:
+        self._task = task
+        self._run_dir = Path(task.run_dir)
+        self._log = experiment.log
+        self._experiment = experiment
+        self._trainer = trainer
+        self._held_out = held_out
+        """On the first worker alone."""
+        self._post = Post(task.mailbox)
+        self._meter = Meter(experiment.optim.batch_size)
+
+    def run(self) -> None:
+        """Until the last step, or until the driver asks to stop."""
+        trainer, last = self._trainer, self._task.last_step
+        self._tell(Started(step=trainer.step))
+        if trainer.step >= last:
+            return
+        for batch, waited in timed(batches_of_worker(self._experiment, first_step=trainer.step)):
+            result = trainer(batch)
+            self._meter.add(result, waited)
+            self._tell(Stepped(step=trainer.step))
+            if result.fault:
+                self._note_fault(result, batch)
+            is_end = trainer.step == last or not all_agree(not self._post.wants_stop, trainer.device)
+            self._report(is_end=is_end)
+            if is_end:
+                return
+
+    def _report(self, *, is_end: bool) -> None:
+        """Figures, pictures and checkpoints where they are due; every worker comes here in the same steps."""
+        step, log = self._trainer.step, self._log
+        if (is_end or step % log.metrics_every == 0) and (measured := self._meter.read(self._trainer)):
+            self._tell(measured)
+        if is_end or step % log.pictures_every == 0:
+            self._paint()
+        # While steps are skipped, something may be wrong with the weights: the last good ones stay.
+        if (is_end or step % log.checkpoint_every == 0) and not self._trainer.skipped_in_a_row:
+            self._keep()
+
+    def _paint(self) -> None:
+        if self._held_out is not None:
+            path = self._run_dir / PICTURES_DIR / f"step-{self._trainer.step:08d}.png"
+            self._held_out.paint(self._trainer.objective.model, path)
+            self._tell(Pictured(step=self._trainer.step, path=str(path)))
+
+    def _keep(self) -> None:
+        """Write a checkpoint on the first worker, and report to Ray, on all.
+
+        The checkpoint itself is not handed to Ray, which hears of one late, remembers it in the run's folder, and
+        refuses to start when that memory and the folder differ, as they do after a kill.
+        """
+        step, task = self._trainer.step, self._task
+        if self._held_out is not None:
+            if not is_current(self._run_dir, task.attempt):
+                raise RuntimeError(f"another attempt has taken over {self._run_dir}")
+            score = self._held_out.score(self._trainer.objective.model)
+            write_checkpoint(
+                self._run_dir,
+                self._trainer.state_dict(),
+                step=step,
+                keep=self._log.keep_checkpoints,
+                score=score.l1,
+                experiment=task.experiment,
+            )
+            self._tell(Kept(step=step, l1=score.l1, ratio=score.ratio))
+        ray.train.report({"step": step})
+
+    def _note_fault(self, result: StepResult, batch: Batch) -> None:
+        """Keep the batch that broke a step; give up where they follow on each other."""
+        trainer, most = self._trainer, self._experiment.resources.max_skipped
+        if result.is_own_fault:
+            saved = save_batch(self._run_dir, batch, step=trainer.step, rank=trainer.rank, fault=result.fault)
+            self._post(Skipped(step=trainer.step, fault=result.fault, path=str(saved or "")))
+        if trainer.skipped_in_a_row >= most:
+            raise NonFiniteError(
+                f"{most} steps in a row, up to step {trainer.step}, were skipped: {result.fault}; their batches are in "
+                f"{self._run_dir}; lower optim.lr (now {trainer.lr:g}) or look at the data"
+            )
+
+    def _tell(self, message: Message) -> None:
+        """What all workers know, the first one tells."""
+        if self._held_out is not None:
+            self._post(message)
+
+
+def make_trainer(experiment: Experiment, task: Task) -> TrainStep:
     """The training step on this worker's device, with the same first weights on all workers."""
     torch.set_num_threads(experiment.resources.threads_per_worker)
     torch.manual_seed(experiment.seed)
@@ -78,100 +153,21 @@ def make_trainer(experiment: Experiment, *, steps_per_epoch: int) -> TrainStep:
     if device.type == "cpu":
         keep_freed_memory()
     objective = build_objective(experiment.model, experiment.losses)
+    if task.initial:
+        load_weights(objective.model, Path(task.initial))
     if device.type == "cuda":  # on a CPU, SyncBatchNorm refuses to work
         objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
     # Buffers are running statistics, which the first worker keeps for all, and fixed networks: nothing to send around.
     wrapped = ray.train.torch.prepare_model(objective, parallel_strategy_kwargs={"broadcast_buffers": False})
     return TrainStep(
-        experiment, objective, wrapped=wrapped, steps_per_epoch=steps_per_epoch, device=device, rank=_rank()
+        experiment,
+        objective,
+        wrapped=wrapped,
+        steps_per_epoch=task.steps_per_epoch,
+        device=device,
+        rank=_rank(),
+        workers=experiment.resources.workers,
     )
-
-
-def keep_state(trainer: TrainStep, task: Task, *, keep: int) -> None:
-    """Write a checkpoint on the first worker, and report to Ray; every worker has to call this.
-
-    The checkpoint itself is not handed to Ray, which hears of one late, remembers it in the run's folder, and refuses
-    to start when that memory and the folder differ, as they do after a kill.
-    """
-    run_dir = Path(task.run_dir)
-    if _rank() == 0:
-        if not is_current(run_dir, task.attempt):
-            raise RuntimeError(f"another attempt has taken over {run_dir}")
-        write_checkpoint(run_dir, trainer.state_dict(), step=trainer.step, keep=keep)
-    ray.train.report({"step": trainer.step})
-
-
-def timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, float]]:
-    """Batches with the seconds that each was waited for."""
-    started = time.perf_counter()
-    for batch in batches:
-        yield batch, time.perf_counter() - started
-        started = time.perf_counter()
-
-
-class Post:
-    """Sends messages to the driver without waiting; of `Stepped` only one every now and then."""
-
-    def __init__(self, mailbox: Any) -> None:
-        self._mailbox = mailbox
-        self._last = 0.0
-
-    def __call__(self, message: Message) -> None:
-        """Send `message`."""
-        now = time.monotonic()
-        if isinstance(message, Stepped) and now - self._last < SECONDS_PER_MESSAGE:
-            return
-        self._last = now
-        self._mailbox.post.remote(message)
-
-
-class Meter:
-    """Means over steps and workers."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._names: list[str] = []
-        self._sum: Tensor | None = None
-        self._reset()
-
-    def add(self, result: StepResult, waited: float) -> None:
-        """Count one step."""
-        values = torch.stack([*result.losses.values(), result.detector_norm.detach()])
-        self._sum = values if self._sum is None else self._sum + values
-        self._names = list(result.losses)
-        self._steps += 1
-        self._waited += waited
-
-    def read(self, trainer: TrainStep) -> Measured:
-        """The means since the last reading; every worker has to call this."""
-        assert self._sum is not None, "nothing was added"
-        means = self._sum / self._steps
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(means)
-            means /= torch.distributed.get_world_size()
-        *losses, detector_norm = means.tolist()
-        seconds = time.perf_counter() - self._started
-        measured = Measured(
-            step=trainer.step,
-            losses=dict(zip(self._names, losses, strict=True)),
-            lr=trainer.lr,
-            pairs_per_second=self._steps * self._batch_size / seconds,
-            data_wait=min(1.0, self._waited / seconds),
-            detector_norm=detector_norm,
-            gpu_gib=torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0,
-        )
-        self._reset()
-        return measured
-
-    def _reset(self) -> None:
-        self._sum = None
-        self._steps = 0
-        self._waited = 0.0
-        self._started = time.perf_counter()
-
-
-def _keep_silent(_: Message) -> None:
-    """The other workers have nothing to tell that the first does not."""
 
 
 def _rank() -> int:

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,21 @@ def golden() -> Path:
 def clips() -> Path:
     """Folder of real clips with their manifest.csv."""
     return _reference(SHARED / "clips")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty filesystem of 4 MiB; mounting one takes root, so that others skip."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI has to mount a small filesystem: {mounted.stderr}", pytrace=False)
+        pytest.skip(f"no small filesystem can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -46,10 +46,11 @@ def make_dataset(folder, *, num_clips=8, num_test=2, num_frames=NUM_FRAMES, max_
 
 
 def small_training(dataset, changes=None):
-    """An HDAM of a few thousand weights and a recipe of a few steps; `changes` by dotted name."""
+    """An HDAM of a few thousand weights, from scratch, in a few steps; `changes` by dotted name."""
     experiment = Experiment(
         name="squares",
         question="Does the road hold?",
+        procedure="scratch",
         data={"path": str(dataset), "size": SIZE, "repeats": 16},
         model={
             "anchors": {"num_motion": 3, "num_intermediate": 2},

@@ -41,15 +41,15 @@ def colours(count=6, size=8, seed=0):
 
 def test_without_widths_and_flips_nothing_changes():
     before, data = frames(), DataConfig(time_flip=0, horizontal_flip=0)
-    after = augment(*before, data, generator=torch.Generator())
+    after = augment(*before, data, draw(len(before[0]), data, generator=torch.Generator()))
     for image, frame in zip(after, before, strict=True):
         assert torch.equal(image, frame.movedim(-1, 1).float() / 255)
 
 
 def test_a_batch_is_changed_as_its_pairs_would_be_one_by_one():
     source, driving = frames(5)
-    found = torch.stack(augment(source, driving, ALL, generator=torch.Generator().manual_seed(3)), dim=1)
     draws = draw(5, ALL, generator=torch.Generator().manual_seed(3))
+    found = torch.stack(augment(source, driving, ALL, draws), dim=1)
     pairs = torch.stack([source, driving], dim=1).movedim(-1, 2).float() / 255
     expected, _ = jittered(flip(pairs, draws), ALL, draws)
     assert torch.allclose(found, expected, atol=1e-6)

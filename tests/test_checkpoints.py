@@ -1,21 +1,23 @@
 """Checkpoints are whole or passed over, and a run is found again by what it trains."""
 
+import json
 import multiprocessing
+import shutil
 
 import pytest
 import torch
-from small_training import small_training
 
 from hdam.pipelines.errors import InputError
 from hdam.platform.checkpoints import (
     STATE_NAME,
+    best_checkpoint,
     is_sound,
     newest_checkpoint,
     read_checkpoint,
     step_of,
     write_checkpoint,
 )
-from hdam.platform.runs import RunRecord, find_run, is_current, locked, read_record, run_key, write_record
+from hdam.platform.runs import RunRecord, find_run, is_current, locked, read_record, write_record
 
 
 def test_the_newest_are_kept_and_read_back(tmp_path):
@@ -32,13 +34,17 @@ def test_there_may_be_none(tmp_path):
     assert step_of(None) == 0
 
 
-@pytest.mark.parametrize("damage", ["truncated", "unsealed", "empty"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "unsealed", "empty"])
 def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, caplog, damage):
     older = write_checkpoint(tmp_path, {"step": 5}, step=5, keep=3)
     newest = write_checkpoint(tmp_path, {"step": 10}, step=10, keep=3)
     if damage == "truncated":
         state = (newest / STATE_NAME).read_bytes()
         (newest / STATE_NAME).write_bytes(state[:-1])
+    elif damage == "flipped":
+        state = bytearray((newest / STATE_NAME).read_bytes())
+        state[len(state) // 2] ^= 1
+        (newest / STATE_NAME).write_bytes(state)
     elif damage == "unsealed":
         (newest / "checkpoint.json").unlink()
     else:
@@ -57,6 +63,38 @@ def test_a_damaged_newer_checkpoint_takes_no_sound_ones_place(tmp_path):
         assert [newest_checkpoint(tmp_path)] == list(tmp_path.iterdir()) == [written]
 
 
+def test_the_best_is_kept_beside_the_newest(tmp_path):
+    scores = {5: 0.4, 10: 0.2, 15: 0.3, 20: 0.5, 25: None}
+    for step, score in scores.items():
+        write_checkpoint(tmp_path, {"step": step}, step=step, keep=2, score=score)
+    assert sorted(map(step_of, tmp_path.iterdir())) == [10, 20, 25]
+    assert step_of(best_checkpoint(tmp_path)) == 10
+    write_checkpoint(tmp_path, {"step": 30}, step=30, keep=2, score=0.1)
+    assert sorted(map(step_of, tmp_path.iterdir())) == [25, 30], "the best is the newest"
+    assert best_checkpoint(tmp_path / "missing") is None
+
+
+def test_a_checkpoint_says_what_it_is_of(tmp_path):
+    written = write_checkpoint(tmp_path, {"step": 5}, step=5, keep=2, score=0.5, experiment={"seed": 7})
+    seal = json.loads((written / "checkpoint.json").read_text())
+    assert seal["num_bytes"] == (written / STATE_NAME).stat().st_size
+    assert (seal["step"], seal["score"], seal["experiment"]) == (5, 0.5, {"seed": 7})
+
+
+def test_a_full_disk_leaves_the_last_good_one(tmp_path, small_disk):
+    state = {"weights": torch.rand(100_000)}
+    kept = write_checkpoint(small_disk, state, step=5, keep=2)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 200_000))
+    with pytest.raises(InputError, match=rf"checkpoint of step 10 does not fit on the disk of {small_disk} \(No space"):
+        write_checkpoint(small_disk, state, step=10, keep=2)
+    assert newest_checkpoint(small_disk) == kept
+    assert torch.equal(read_checkpoint(kept)["weights"], state["weights"])
+    assert not list(small_disk.glob(".*.partial")), "what was half written gives its room back"
+    filler.unlink()
+    assert step_of(write_checkpoint(small_disk, state, step=10, keep=2)) == 10
+
+
 def test_what_a_kill_left_half_written_is_not_seen_and_is_overwritten(tmp_path):
     (tmp_path / ".step-00000005.partial").mkdir()
     (tmp_path / ".step-00000005.partial" / STATE_NAME).write_bytes(b"half")
@@ -71,39 +109,25 @@ def test_a_step_written_again_replaces_the_first(tmp_path):
     assert read_checkpoint(newest_checkpoint(tmp_path))["value"] == 2
 
 
-def test_the_key_names_what_shapes_the_result_and_nothing_else():
-    base = small_training("here")
-    same = [
-        small_training("elsewhere"),
-        small_training("here", {"resources.workers": 4, "log.metrics_every": 1, "question": "Another?"}),
-    ]
-    other = [small_training("here", change) for change in ({"seed": 1}, {"optim.lr": 1e-4}, {"data.repeats": 17})]
-    assert {run_key(experiment, "data") for experiment in same} == {run_key(base, "data")}
-    assert len({run_key(experiment, "data") for experiment in [base, *other]} | {run_key(base, "other data")}) == 5
-
-
 def test_a_fresh_run_has_a_folder_of_its_own_which_the_next_command_finds(tmp_path):
-    def find(fresh):
-        return find_run(tmp_path, small_training("here"), fingerprint="data", fresh=fresh)
-
-    first = find(fresh=False)
-    assert find(fresh=True) == first
+    first = find_run(tmp_path, "squares-1234", fresh=False)
+    assert find_run(tmp_path, "squares-1234", fresh=True) == first
     first.mkdir()
-    assert find(fresh=False) == first
-    second = find(fresh=True)
-    assert second.name == f"{first.name}-2"
+    assert find_run(tmp_path, "squares-1234", fresh=False) == first
+    second = find_run(tmp_path, "squares-1234", fresh=True)
+    assert second.name == "squares-1234-2"
     second.mkdir()
-    assert find(fresh=False) == second
+    assert find_run(tmp_path, "squares-1234", fresh=False) == second
 
 
 def test_records_are_read_back_and_broken_ones_named(tmp_path):
-    assert read_record(tmp_path) == RunRecord()
-    record = RunRecord(status="failed", mlflow_run_id="abc")
+    assert read_record(tmp_path, RunRecord) == RunRecord()
+    record = RunRecord(status="failed", mlflow_run_id="abc", stages={"dam": "dam-1"})
     write_record(tmp_path, record)
-    assert read_record(tmp_path) == record
+    assert read_record(tmp_path, RunRecord) == record
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(InputError, match=r"run\.json is broken; .*--fresh"):
-        read_record(tmp_path)
+        read_record(tmp_path, RunRecord)
 
 
 def _hold(run_dir, has_lock, may_end):

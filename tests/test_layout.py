@@ -20,7 +20,7 @@ KNOWN = {
 }
 """What each room may import, besides Python's own modules; platform may import everything."""
 
-MLFLOW_FILES = {"tracking.py", "registry.py", "served_model.py"}
+MLFLOW_FILES = {"tracking.py", "tracked_run.py", "outbox.py", "registry.py", "served_model.py"}
 
 
 def imports(path):

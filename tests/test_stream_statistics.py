@@ -148,7 +148,8 @@ NUM_PAIRS = 4000
 def augmented(source, driving, **changes):
     """`NUM_PAIRS` augmentations of one pair of pictures (uint8 [height, width, 3]), [pair, 3, height, width] each."""
     many = [torch.from_numpy(picture).expand(NUM_PAIRS, -1, -1, -1) for picture in (source, driving)]
-    return augment(*many, DataConfig(**changes), generator=torch.Generator().manual_seed(7))
+    data = DataConfig(**changes)
+    return augment(*many, data, draw(NUM_PAIRS, data, generator=torch.Generator().manual_seed(7)))
 
 
 def ramp(left, right):

@@ -1,0 +1,57 @@
+"""A stage at work, and a finished one: what it is given, and what it leaves to those that build on it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hdam.pipelines.errors import InputError
+from hdam.platform.checkpoints import newest_checkpoint
+from hdam.platform.prepared import Prepared
+from hdam.platform.runs import StageRecord
+from hdam.platform.stages import Stage, StageKind
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """A finished stage."""
+
+    stage: Stage
+    folder: Path
+    record: StageRecord
+    was_known: bool
+    """It was finished before, in this run or another."""
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """What it found."""
+        assert self.record.result is not None, "a finished stage has a result"
+        return self.record.result
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last checkpoint of a training. Raises InputError where it is gone."""
+        newest = newest_checkpoint(self.folder)
+        if newest is None:
+            raise InputError(
+                f"{self.folder} holds no sound checkpoint any more; train it again with --from {self.stage.kind}"
+            )
+        return newest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A stage at work."""
+
+    prepared: Prepared
+    stage: Stage
+    folder: Path
+    attempt: str
+    """What `locked` gave for the folder."""
+    inputs: Mapping[StageKind, Done]
+    client: "MlflowClient"
+    run_id: str
+    """The stage's MLflow run."""

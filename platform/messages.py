@@ -1,0 +1,155 @@
+"""What workers tell the driver, and the mailbox in which they leave it."""
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+SECONDS_PER_MESSAGE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started:
+    """The workers begin, or begin again after a failure."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stepped:
+    """So many steps are done."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """Means over the workers and over the steps since the last message of this kind."""
+
+    step: int
+    losses: Mapping[str, float]
+    lr: float
+    pairs_per_second: float
+    data_wait: float
+    """Share of the time in which the worker waited for data."""
+    detector_norm: float
+    skipped: int
+    """Steps of the whole training that were skipped."""
+    gpu_gib: float
+
+    def metrics(self) -> dict[str, float]:
+        """By the names under which they are logged."""
+        return {f"loss/{name}": value for name, value in self.losses.items()} | {
+            "lr": self.lr,
+            "pairs_per_second": self.pairs_per_second,
+            "data_wait": self.data_wait,
+            "detector_norm": self.detector_norm,
+            "skipped_steps": self.skipped,
+            "gpu_gib": self.gpu_gib,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pictured:
+    """A picture was written."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """A checkpoint was written; its weights have this score on the held-out pairs."""
+
+    step: int
+    l1: float
+    ratio: float
+    """In units of repeating the source."""
+
+    def metrics(self) -> dict[str, float]:
+        """By the names under which they are logged."""
+        return {"held_out/l1": self.l1, "held_out/ratio": self.ratio}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skipped:
+    """A step updated nothing, since something was no number."""
+
+    step: int
+    fault: str
+    path: str
+    """Where the batch is kept; empty where enough are kept already."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counted:
+    """So many of so many are done, in a stage that is no training."""
+
+    step: int
+    total: int
+
+
+Message = Started | Stepped | Measured | Pictured | Kept | Skipped | Counted
+
+
+@ray.remote(num_cpus=0, max_restarts=-1)
+class Mailbox:
+    """Where workers leave messages without waiting, and the driver fetches them."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._wants_stop = False
+
+    def post(self, message: Message) -> bool:
+        """Leave a message; the answer is whether the driver wants the training to stop."""
+        self._messages.append(message)
+        return self._wants_stop
+
+    def ask_to_stop(self) -> None:
+        """Let every later message be answered with the wish to stop."""
+        self._wants_stop = True
+
+    def fetch(self) -> list[Message]:
+        """All messages since the last call."""
+        messages, self._messages = self._messages, []
+        return messages
+
+
+def fetch_messages(mailbox: Any) -> list[Message]:
+    """What has come into a mailbox; nothing while it cannot be reached."""
+    try:
+        messages: list[Message] = ray.get(mailbox.fetch.remote(), timeout=5)
+    except ray.exceptions.RayError:
+        return []
+    return messages
+
+
+class Post:
+    """Sends messages to the driver without waiting; of `Stepped` only one every now and then."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+        self._last = 0.0
+        self._answer: Any = None
+        self.wants_stop = False
+        """Whether the driver has asked to stop, as far as is known here."""
+
+    def __call__(self, message: Message) -> None:
+        """Send `message`, and look whether the answer to an earlier one has come."""
+        now = time.monotonic()
+        if isinstance(message, Stepped) and now - self._last < SECONDS_PER_MESSAGE:
+            return
+        self._last = now
+        self._read_answer()
+        answer = self._mailbox.post.remote(message)
+        self._answer = self._answer or answer
+
+    def _read_answer(self) -> None:
+        if self._answer is None or not ray.wait([self._answer], timeout=0)[0]:
+            return
+        with contextlib.suppress(ray.exceptions.RayError):  # the mailbox may be lost, and comes back empty
+            self.wants_stop = self.wants_stop or bool(ray.get(self._answer))
+        self._answer = None

@@ -1,0 +1,91 @@
+"""Everything that can be known and checked of an experiment before Ray is started or anything is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hdam.experiments.experiment import Experiment
+from hdam.experiments.loading import override
+from hdam.models.objective import build_objective, draw_deformations
+from hdam.models.optimisation import build_optimisers
+from hdam.models.weights import WeightsError
+from hdam.pipelines.errors import InputError, first_line
+from hdam.pipelines.manifest import Manifest
+from hdam.platform.cluster import check_machine
+from hdam.platform.datasets import open_dataset
+from hdam.platform.pair_plan import PairPlan, make_plan
+from hdam.platform.stages import TEST_SPLIT, Stage, plan_stages
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """An experiment, checked."""
+
+    experiment: Experiment
+    """With absolute paths, which the workers understand."""
+    manifest: Manifest
+    plan: PairPlan
+    """The order of the pairs, of which every training takes as many as it lasts."""
+    stages: tuple[Stage, ...]
+
+    @property
+    def has_test_clips(self) -> bool:
+        """Whether anything is held out."""
+        return TEST_SPLIT in self.manifest.splits and self.manifest.splits[TEST_SPLIT].clips > 0
+
+    @property
+    def held_out_split(self) -> str:
+        """The split that pictures and scores of a training are made of."""
+        return TEST_SPLIT if self.has_test_clips else "train"
+
+    @property
+    def trained(self) -> Stage:
+        """The stage that makes the model."""
+        return [stage for stage in self.stages if stage.is_training][-1]
+
+    def num_steps(self, stage: Stage) -> int:
+        """How long a training lasts."""
+        return stage.experiment.optim.duration.steps(self.plan.steps_per_epoch)
+
+
+def prepare_training(experiment: Experiment) -> Prepared:
+    """Every check that needs no cluster. Raises InputError or WeightsError; writes nothing."""
+    check_machine(experiment.resources)
+    manifest = open_dataset(experiment.data)
+    experiment = _with_absolute_paths(experiment)
+    stages = plan_stages(experiment, manifest.fingerprint)
+    for stage in stages:
+        if stage.is_training:
+            _check_model(stage.experiment)
+    plan = make_plan(experiment.data, manifest, batch_size=experiment.optim.batch_size, seed=experiment.seed)
+    return Prepared(experiment=experiment, manifest=manifest, plan=plan, stages=stages)
+
+
+def _with_absolute_paths(experiment: Experiment) -> Experiment:
+    """Workers run in folders of their own."""
+    changes = {}
+    for name, path in (
+        ("data.path", experiment.data.path),
+        ("losses.perceptual.weights", experiment.losses.perceptual.weights),
+    ):
+        if path and "://" not in path:
+            changes[name] = str(Path(path).expanduser().absolute())
+    return override(experiment, changes)
+
+
+def _check_model(experiment: Experiment) -> None:
+    """Build the networks and run them once, so that what does not fit is told before Ray is started."""
+    size, optim = experiment.data.size, experiment.optim
+    black = torch.zeros(1, 3, size, size)
+    try:
+        objective = build_objective(experiment.model, experiment.losses).eval()
+        build_optimisers(objective, lr=optim.lr, betas=optim.betas)
+        with torch.no_grad():
+            objective(black, black, draw_deformations(1, experiment.losses))
+    except WeightsError:
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise InputError(
+            f"these settings of model.*, losses.* and optim.* do not work at data.size={size}: {first_line(error)}"
+        ) from error

@@ -1,0 +1,94 @@
+"""What MLflow gets to see of a finished stage: its unsent metrics, tables, pictures, tags and status.
+
+All of it is made again from the stage's folder, so that a store that is away can have it later.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hdam.pipelines.errors import first_line
+from hdam.platform.evaluation import Reconstruction
+from hdam.platform.outbox import Outbox
+from hdam.platform.runs import StageRecord
+from hdam.platform.stage_screening import SHEET_NAME
+from hdam.platform.stage_training import GROWTH_NAME
+from hdam.platform.stages import StageKind
+from hdam.platform.tracked_run import end_run, log_file, log_metrics, log_table, set_tags
+from hdam.platform.tracking import masked
+from hdam.platform.train_report import reconstruction_from_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOG = logging.getLogger("hdam")
+
+SCREENING_TABLE = "screening.json"
+EVALUATION_TABLE = "evaluation.json"
+
+
+def publish(client: "MlflowClient", kind: StageKind, folder: Path, record: StageRecord) -> bool:
+    """Send MLflow all that a finished stage has to show; False, with a word in the log, where it does not take it."""
+    from mlflow.exceptions import MlflowException
+
+    assert record.result is not None, "a finished stage has a result"
+    try:
+        _PUBLISHERS[kind](client, record.mlflow_run_id, folder, record.result)
+        end_run(client, record.mlflow_run_id, "FINISHED")
+    except (MlflowException, OSError) as error:
+        LOG.warning(
+            "MLflow did not take the results of stage %s (%s); they are kept in %s, and sent at the end of the run or "
+            "by the same command",
+            kind,
+            masked(first_line(error)),
+            folder,
+        )
+        return False
+    return True
+
+
+def scores_of(found: Reconstruction) -> dict[str, float]:
+    """By the names under which they are logged."""
+    return {"test/l1": found.l1, "test/repeat_l1": found.repeat_l1, "test/ratio": found.ratio}
+
+
+def _publish_training(client: "MlflowClient", run_id: str, folder: Path, result: Mapping[str, Any]) -> None:
+    outbox = Outbox(client, run_id, folder=folder)
+    outbox.flush()
+    if outbox.num_kept:
+        raise OSError(f"{outbox.num_kept} metrics and pictures are left")
+    if (folder / GROWTH_NAME).exists():
+        log_file(client, run_id, folder / GROWTH_NAME)
+    set_tags(client, run_id, {"skipped_steps": str(result["skipped"])})
+
+
+def _publish_screening(client: "MlflowClient", run_id: str, folder: Path, result: Mapping[str, Any]) -> None:
+    losses, ignored = result["losses"], result["ignored"]
+    columns = {
+        "anchor": list(range(len(losses))),
+        "equivariance_loss": losses,
+        "is_abnormal": [anchor in ignored for anchor in range(len(losses))],
+    }
+    log_table(client, run_id, SCREENING_TABLE, columns)
+    log_file(client, run_id, folder / SHEET_NAME)
+    log_metrics(client, run_id, {"num_abnormal": len(ignored)}, step=0)
+    set_tags(client, run_id, {"ignored": str(ignored)})
+
+
+def _publish_evaluation(client: "MlflowClient", run_id: str, folder: Path, result: Mapping[str, Any]) -> None:  # noqa: ARG001
+    found = reconstruction_from_json(result["reconstruction"])
+    if found is None:
+        return
+    log_metrics(client, run_id, scores_of(found), step=result["steps"])
+    columns = {name: [getattr(clip, name) for clip in found.clips] for name in found.clips[0]._fields}
+    log_table(client, run_id, EVALUATION_TABLE, columns)
+
+
+_PUBLISHERS: Mapping[StageKind, Callable[["MlflowClient", str, Path, Mapping[str, Any]], None]] = {
+    "fomm": _publish_training,
+    "dam": _publish_training,
+    "screen": _publish_screening,
+    "hdam": _publish_training,
+    "evaluate": _publish_evaluation,
+}

@@ -1,0 +1,49 @@
+"""The stage `evaluate`: the reconstruction of the held-out clips."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from hdam.platform.animate import best_device
+from hdam.platform.evaluation import Reconstruction, reconstruct
+from hdam.platform.job import Job
+from hdam.platform.messages import Counted
+from hdam.platform.model_folder import read_checkpointed_model
+from hdam.platform.progress import display
+from hdam.platform.remote import Tell, call_on_cluster
+from hdam.platform.stages import TEST_SPLIT
+from hdam.platform.train_report import reconstruction_to_json
+
+LOG = logging.getLogger("hdam")
+
+
+def evaluate_stage(job: Job) -> dict[str, Any]:
+    """Score the trained model on the held-out clips; returns the result for the stage's record.
+
+    Where nothing is held out, the result says so. Raises TrainingError where the work fails on the cluster.
+    """
+    experiment, (trained,) = job.prepared.experiment, job.inputs.values()
+    if not job.prepared.has_test_clips:
+        LOG.warning("%s has no test split, so the model is not evaluated", experiment.data.path)
+        return {"steps": trained.result["steps"], "reconstruction": None}
+    checkpoint, dataset = trained.checkpoint, experiment.data.path
+    total = job.prepared.manifest.splits[TEST_SPLIT].clips
+    with display("evaluate", total, console=Console(stderr=True)) as screen:
+        found = call_on_cluster(
+            lambda tell: evaluate_checkpoint(checkpoint, dataset, total=total, tell=tell),
+            experiment.resources,
+            on_message=screen.show,
+        )
+    return {"steps": trained.result["steps"], "reconstruction": reconstruction_to_json(found)}
+
+
+def evaluate_checkpoint(checkpoint: Path, dataset: str, *, total: int, tell: Tell) -> Reconstruction:
+    """The reconstruction by the model in a checkpoint; `tell` hears how many of the `total` clips are done."""
+    model, _ = read_checkpointed_model(checkpoint)
+
+    def count(done: int) -> None:
+        tell(Counted(step=done, total=total))
+
+    return reconstruct(model, dataset, split=TEST_SPLIT, device=best_device(), on_clip=count)

@@ -1,0 +1,154 @@
+"""The stages of an experiment, each named by what it depends on: nothing that is known is computed twice.
+
+    procedure: paper     dam ──► screen ──► hdam ──► evaluate
+                          └───────────────────┘
+    procedure: scratch   hdam ──► evaluate           (likewise dam ──► evaluate, fomm ──► evaluate)
+
+A stage's key is a digest of its own settings, of the keys of the stages that it builds on, and of the dataset's
+fingerprint. What a stage does not use is set to its default first, so that it does not count: a DAM is the same
+whatever δ, ε and the number of intermediate anchors are.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from hdam.experiments.experiment import DamConfig, Experiment, ScreenConfig
+from hdam.experiments.loading import override
+from hdam.models.config import DetectorConfig, LossConfig
+from hdam.pipelines.errors import InputError
+from hdam.pipelines.manifest import Manifest
+
+StageKind = Literal["fomm", "dam", "screen", "hdam", "evaluate"]
+KEY_LENGTH = 10
+UNRELATED = ("name", "question", "resources", "log")
+"""Sections that do not shape the result."""
+TEST_SPLIT = "test"
+
+_LOSSES_OF_DAM = ("root_to_motion",)
+_LOSSES_OF_HDAM = ("root_to_intermediate", "intermediate_to_motion", "orthogonal", "completeness", "delta")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One step of an experiment."""
+
+    kind: StageKind
+    key: str
+    experiment: Experiment
+    """What this stage works with. The anchors that screening finds are not in it yet."""
+    inputs: tuple[StageKind, ...] = ()
+    """Earlier stages that it builds on."""
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.kind}-{self.key}"
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it makes weights."""
+        return self.kind in ("fomm", "dam", "hdam")
+
+
+def plan_stages(experiment: Experiment, fingerprint: str) -> tuple[Stage, ...]:
+    """The stages of `experiment` on the dataset with this fingerprint, in the order of their work.
+
+    Raises InputError where anchors are ignored by hand that screening would find.
+    """
+    variant = experiment.model.anchors.variant
+    if variant != "hdam" or experiment.procedure == "scratch":
+        trained = _training(experiment, variant, fingerprint)
+        return trained, _evaluation(trained)
+    if experiment.model.ignored:
+        raise InputError(
+            f"model.ignored={list(experiment.model.ignored)}, but with procedure: paper the stage screen finds the "
+            "abnormal anchors; leave model.ignored out, or set procedure: scratch"
+        )
+    dam = _training(experiment, "dam", fingerprint)
+    screen = _screening(experiment, dam)
+    hdam = _training(experiment, "hdam", fingerprint, built_on=(dam, screen))
+    return dam, screen, hdam, _evaluation(hdam)
+
+
+def check_kind(text: str, stages: tuple[Stage, ...]) -> StageKind:
+    """`text` as one of `stages`. Raises InputError that names those that there are."""
+    kinds = [stage.kind for stage in stages]
+    for kind in kinds:
+        if kind == text:
+            return kind
+    what = "no stage of this experiment" if text in get_args(StageKind) else "no stage"
+    raise InputError(f"--from {text}: {what}; it has {', '.join(kinds)}")
+
+
+def run_name(experiment: Experiment, manifest: Manifest) -> str:
+    """Name and key of an experiment on a dataset; both names count as well as the content: they are the model's."""
+    content = [experiment.name, related_settings(experiment), manifest.name, manifest.fingerprint]
+    return f"{experiment.name}-{digest(content)}"
+
+
+def with_screening(experiment: Experiment, ignored: tuple[int, ...]) -> Experiment:
+    """`experiment` as it stands in checkpoints and registered models: with the abnormal anchors that were found."""
+    return override(experiment, {"model.ignored": list(ignored)})
+
+
+def digest(content: Any) -> str:
+    """A short name of JSON-able content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
+
+
+def related_settings(experiment: Experiment) -> dict[str, Any]:
+    """The settings that shape the result, with the content of files instead of their places."""
+    settings = {name: value for name, value in experiment.settings().items() if name not in UNRELATED}
+    settings["data"] = {name: value for name, value in settings["data"].items() if name != "path"}
+    if (weights := Path(experiment.losses.perceptual.weights)).is_file():
+        with weights.open("rb") as file:
+            settings["losses"]["perceptual"]["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return settings
+
+
+def _training(experiment: Experiment, kind: StageKind, fingerprint: str, *, built_on: tuple[Stage, ...] = ()) -> Stage:
+    own = _own_experiment(experiment, kind)
+    content = [kind, related_settings(own), [stage.key for stage in built_on], fingerprint]
+    return Stage(kind=kind, key=digest(content), experiment=own, inputs=tuple(stage.kind for stage in built_on))
+
+
+def _screening(experiment: Experiment, dam: Stage) -> Stage:
+    own = override(dam.experiment, {"screen": experiment.screen.model_dump(mode="json")})
+    content = ["screen", own.settings()["screen"], dam.key]
+    return Stage(kind="screen", key=digest(content), experiment=own, inputs=("dam",))
+
+
+def _evaluation(trained: Stage) -> Stage:
+    content = ["evaluate", TEST_SPLIT, trained.key]
+    return Stage(kind="evaluate", key=digest(content), experiment=trained.experiment, inputs=(trained.kind,))
+
+
+def _own_experiment(experiment: Experiment, kind: StageKind) -> Experiment:
+    """What the training of a kind uses of `experiment`; everything else is at its default."""
+    changes: dict[str, Any] = {
+        "procedure": Experiment.model_fields["procedure"].default,
+        "dam": DamConfig().model_dump(mode="json"),
+        "screen": ScreenConfig().model_dump(mode="json"),
+    }
+    if kind != "dam":
+        changes |= _defaults_of_losses(_LOSSES_OF_DAM)
+    if kind != "hdam":
+        changes |= _defaults_of_losses(_LOSSES_OF_HDAM)
+        changes |= {"model.anchors.num_intermediate": 0, "model.ignored": []}
+        changes["model.detector.attention_width"] = DetectorConfig().attention_width
+    if kind == "dam":
+        changes |= _given(experiment.dam.model_dump(mode="json"))
+    return override(experiment, changes)
+
+
+def _defaults_of_losses(names: tuple[str, ...]) -> dict[str, Any]:
+    default = LossConfig()
+    return {f"losses.{name}": getattr(default, name) for name in names}
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"optim.{name}": value for name, value in values.items() if value is not None}

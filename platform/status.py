@@ -1,0 +1,137 @@
+"""How an experiment is doing: its stages, how far each is, and where the results are. Starts nothing."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hdam.experiments.experiment import Experiment
+from hdam.pipelines.errors import InputError
+from hdam.pipelines.manifest import load_manifest
+from hdam.platform import tracking
+from hdam.platform.checkpoints import best_checkpoint, newest_checkpoint, step_of
+from hdam.platform.runs import (
+    PROGRESS_NAME,
+    RUNS_DIR,
+    STAGES_DIR,
+    RunRecord,
+    StageRecord,
+    find_run,
+    find_stage,
+    is_held,
+    read_record,
+)
+from hdam.platform.stages import Stage, plan_stages, run_name
+from hdam.platform.train_report import outcome
+
+
+class StageStatus(NamedTuple):
+    """One stage."""
+
+    kind: str
+    key: str
+    state: str
+    """`to do`, `running`, `killed`, `interrupted`, `failed` or `finished`."""
+    details: str
+    """Progress or outcome, or why it failed."""
+    experiment: str
+    """The experiment that it was done for; empty where it was not begun."""
+    mlflow_run_id: str
+    folder: Path
+    best: Path | None
+    """The checkpoint with the best score on held-out pairs."""
+
+
+class ExperimentStatus(NamedTuple):
+    """An experiment on a dataset."""
+
+    state: str
+    run_dir: Path
+    mlflow_run_id: str
+    model_uri: str
+    """Of a finished one."""
+    stages: tuple[StageStatus, ...]
+
+
+def examine_experiment(experiment: Experiment) -> ExperimentStatus:
+    """The newest run of `experiment`, and every stage as the next `hdam train` would find it.
+
+    MLflow runs of drivers that were killed are set to KILLED, should they still be shown as running.
+    Raises InputError where there is no dataset.
+    """
+    if not experiment.data.path:
+        raise InputError("no dataset given; set data.path: --set data.path=DATASET")
+    manifest = load_manifest(experiment.data.path)
+    results = tracking.results_dir()
+    run_dir = find_run(results / RUNS_DIR, run_name(experiment, manifest), fresh=False)
+    record = read_record(run_dir, RunRecord)
+    found: list[StageStatus] = []
+    folders: dict[str, Path] = {}
+    for stage in plan_stages(experiment, manifest.fingerprint):
+        inputs: dict[str, str] = {kind: folders[kind].name for kind in stage.inputs}
+        begun = results / STAGES_DIR / record.stages.get(stage.kind, "")
+        if stage.kind not in record.stages:
+            begun = find_stage(results / STAGES_DIR, stage.name, inputs=inputs, is_new=False)
+        folders[stage.kind] = begun
+        found.append(_examine_stage(stage, begun))
+    state = _state(run_dir, record)
+    if state == "killed":
+        _end_run(record.mlflow_run_id)
+    report = record.report or {}
+    uri = f"models:/{report['model_name']}/{report['model_version']}" if report else ""
+    return ExperimentStatus(state, run_dir, record.mlflow_run_id, uri, tuple(found))
+
+
+def _examine_stage(stage: Stage, folder: Path) -> StageStatus:
+    record = read_record(folder, StageRecord)
+    state = _state(folder, record)
+    if state == "killed":
+        _end_run(record.mlflow_run_id)
+    return StageStatus(
+        kind=stage.kind,
+        key=stage.key,
+        state=state,
+        details=_details(state, record, folder),
+        experiment=record.experiment,
+        mlflow_run_id=record.mlflow_run_id,
+        folder=folder,
+        best=best_checkpoint(folder),
+    )
+
+
+def _state(folder: Path, record: RunRecord | StageRecord) -> str:
+    if record.status == "new":
+        return "to do"
+    # Who is killed cannot write it down, but gives up the lock.
+    return "killed" if record.status == "running" and not is_held(folder) else record.status
+
+
+def _details(state: str, record: StageRecord, folder: Path) -> str:
+    if record.result is not None:
+        return outcome(folder.name.partition("-")[0], record.result)
+    progress = _read_progress(folder)
+    total = f" of {progress['total']}" if "total" in progress else ""
+    if state == "running":
+        ratio = f", held-out ratio {progress['held_out_ratio']:.2f}" if "held_out_ratio" in progress else ""
+        speed = f", {progress['pairs_per_second']:.1f} pairs/s" if "pairs_per_second" in progress else ""
+        return f"step {progress.get('step', 0)}{total}{speed}{ratio}"
+    step = step_of(newest_checkpoint(folder))
+    kept = f"checkpoint of step {step}{total}" if step else ""
+    return "; ".join(part for part in (kept, record.reason) if part)
+
+
+def _read_progress(folder: Path) -> dict[str, Any]:
+    try:
+        progress: dict[str, Any] = json.loads((folder / PROGRESS_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return progress
+
+
+def _end_run(run_id: str) -> None:
+    """Set the MLflow run of a killed driver to KILLED, where its watchdog could not."""
+    from hdam.platform.tracked_run import end_run, run_status
+
+    client = tracking.connect()
+    if run_status(client, run_id) == "RUNNING":
+        with tracking.tolerated("the run's status was not written"):
+            end_run(client, run_id, "KILLED")

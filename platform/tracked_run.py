@@ -1,0 +1,179 @@
+"""What is written about one MLflow run: what is trained on what, how it ends, and the files and tables of between.
+
+Where the store is away, these functions raise its errors; `tracking.tolerated` is for callers that can do without.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hdam.experiments.experiment import Experiment
+from hdam.pipelines.manifest import Manifest
+from hdam.platform.tracking import has_server, results_dir, tolerated
+
+if TYPE_CHECKING:  # MLflow takes seconds to import
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
+
+PACKAGES = ("hdam", "torch", "ray", "mlflow", "numpy", "pyarrow", "av")
+PARAMS_AT_ONCE = 100
+LONGEST_PARAM = 500
+PARENT_TAG = "mlflow.parentRunId"
+TABLES_TAG = "mlflow.loggedArtifacts"
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+def start_run(
+    client: "MlflowClient",
+    experiment: Experiment,
+    manifest: Manifest,
+    *,
+    run_name: str,
+    parent_id: str = "",
+    tags: Mapping[str, str] = {},
+) -> str:
+    """Begin a run that says what is trained on what, and with what; returns its id.
+
+    MLflow shows it below the run `parent_id`, if there is one.
+    """
+    run = client.create_run(
+        _experiment_id(client, experiment.name),
+        run_name=run_name,
+        tags=_tags(experiment, manifest) | dict(tags) | ({PARENT_TAG: parent_id} if parent_id else {}),
+    )
+    run_id = str(run.info.run_id)
+    _log_params(client, run_id, experiment.settings())
+    client.log_dict(run_id, experiment.settings(), "experiment.yaml")
+    client.log_inputs(run_id, datasets=[_dataset_input(experiment, manifest)])
+    return run_id
+
+
+def resume_run(client: "MlflowClient", run_id: str) -> bool:
+    """Set a run of an earlier attempt to running again; False where this tracking store does not know it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException:
+        return False
+    return True
+
+
+def end_run(client: "MlflowClient", run_id: str, status: Status) -> None:
+    """Set the final status."""
+    client.set_terminated(run_id, status=status)
+
+
+def run_status(client: "MlflowClient", run_id: str) -> str | None:
+    """MLflow's word for how the run is doing; None where the store does not know the run, or does not answer."""
+    from mlflow.exceptions import MlflowException
+
+    with tolerated("the run's status is not known"):
+        try:
+            return str(client.get_run(run_id).info.status)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    return None
+
+
+def set_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:
+    """Add tags to the run, or change them."""
+    from mlflow.entities import RunTag
+
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def log_metrics(client: "MlflowClient", run_id: str, metrics: Mapping[str, float], *, step: int) -> None:
+    """Metrics of one step, sent at once; an `Outbox` is for those of every few steps."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    client.log_batch(run_id, metrics=[Metric(name, float(value), now, step) for name, value in metrics.items()])
+
+
+def log_file(client: "MlflowClient", run_id: str, path: Path) -> None:
+    """Keep a copy of a file with the run."""
+    client.log_artifact(run_id, str(path))
+
+
+def log_table(client: "MlflowClient", run_id: str, name: str, columns: Mapping[str, list[Any]]) -> None:
+    """Keep a table, its columns by name, as a file that MLflow shows as such; `name` ends in `.json`.
+
+    A table of an earlier attempt is replaced; MLflow's own `log_table` would append to it.
+    """
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    client.log_dict(run_id, {"columns": list(columns), "data": rows}, name)
+    tables = json.loads(client.get_run(run_id).data.tags.get(TABLES_TAG, "[]"))
+    if name not in [table["path"] for table in tables]:
+        client.set_tag(run_id, TABLES_TAG, json.dumps([*tables, {"path": name, "type": "table"}]))
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _experiment_id(client: "MlflowClient", name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # Without a server, artifacts would land in the current folder.
+        location = None if has_server() else (results_dir() / "artifacts").as_uri()
+        return str(client.create_experiment(name, artifact_location=location))
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _tags(experiment: Experiment, manifest: Manifest) -> dict[str, str]:
+    versions = {f"version.{package}": metadata.version(package) for package in PACKAGES}
+    commit = _git_commit()
+    return {
+        "question": experiment.question,
+        "variant": experiment.model.anchors.variant,
+        "dataset": manifest.name,
+        "dataset.fingerprint": manifest.fingerprint,
+        **versions,
+        **({"mlflow.source.git.commit": commit} if commit else {}),
+    }
+
+
+def _git_commit() -> str:
+    """The commit of the checkout that this code is run from; empty for an installed package."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return ""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def _log_params(client: "MlflowClient", run_id: str, settings: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    params = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in flatten(settings).items()]
+    for start in range(0, len(params), PARAMS_AT_ONCE):
+        client.log_batch(run_id, params=params[start : start + PARAMS_AT_ONCE])
+
+
+def _dataset_input(experiment: Experiment, manifest: Manifest) -> "DatasetInput":
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=manifest.name,
+        digest=manifest.fingerprint[:32],
+        source_type="hdam",
+        source=experiment.data.path,
+        profile=str({split: counts.clips for split, counts in manifest.splits.items()}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
