@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 READY := .venv/.ready
 ROOMS := platform models pipelines experiments
 
-.PHONY: setup quickstart test check typing wheel-test clean
+.PHONY: setup quickstart test test-faults check typing wheel-test clean
 
 setup: $(READY)
 
@@ -21,7 +21,11 @@ quickstart: $(READY)
 	$(BIN)/hdam quickstart
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not faults"
+
+# Signals, full disks, truncated files and stopped servers in the middle of whole trainings.
+test-faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m faults
 
 check: $(READY) typing
 	$(BIN)/ruff format --check .

@@ -6,10 +6,10 @@ step-00000200/
 """
 
 import errno
-import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def write_checkpoint(
 ) -> Path:
     """Write the checkpoint of a step under a temporary name and rename it.
 
-    Of all whole ones the newest `keep` stay, and the one with the lowest `score`. `experiment` makes the folder a
+    Of all sound ones the newest `keep` stay, and the one with the lowest `score`. `experiment` makes the folder a
     model that `load_model` takes. Raises InputError where the disk is full; what was there before stays.
     """
     target = run_dir / f"step-{step:08d}"
@@ -46,7 +46,7 @@ def write_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        _write_sealed(partial, state, {"step": step, "score": score, "experiment": experiment})
+        digest = _write_sealed(partial, state, {"step": step, "score": score, "experiment": experiment})
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
     except OSError as error:
@@ -56,6 +56,8 @@ def write_checkpoint(
         raise InputError(
             f"the checkpoint of step {step} does not fit on the disk of {run_dir} ({error.strerror}); make room there"
         ) from error
+    status = (target / STATE_NAME).stat()
+    _known_digests[target / STATE_NAME, status.st_size, status.st_mtime_ns] = digest
     _remove_old(run_dir, keep=keep)
     return target
 
@@ -70,18 +72,16 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
 
 
 def best_checkpoint(run_dir: Path) -> Path | None:
-    """The whole checkpoint with the lowest score; None where none has one."""
-    scored = {folder: seal["score"] for folder in _folders(run_dir) if (seal := read_seal(folder))}
-    return min((folder for folder, score in scored.items() if score is not None), key=lambda f: scored[f], default=None)
+    """The sound checkpoint with the lowest score; None where none has one."""
+    scores = {folder: seal["score"] for folder in _folders(run_dir) if (seal := read_seal(folder))}
+    scored = [folder for folder, score in scores.items() if score is not None and math.isfinite(score)]
+    return min(filter(is_sound, scored), key=lambda folder: scores[folder], default=None)
 
 
 def is_sound(folder: Path) -> bool:
     """Whether a checkpoint holds the very bytes that it was written with."""
     seal = read_seal(folder)
-    if seal is None:
-        return False
-    status = (folder / STATE_NAME).stat()
-    return _digest(folder / STATE_NAME, status.st_size, status.st_mtime_ns) == seal["sha256"]
+    return seal is not None and _digest(folder / STATE_NAME) == seal["sha256"]
 
 
 def read_seal(folder: Path) -> dict[str, Any] | None:
@@ -124,7 +124,8 @@ class _DigestingFile:
         self._file.flush()
 
 
-def _write_sealed(folder: Path, state: Mapping[str, Any], seal: Mapping[str, Any]) -> None:
+def _write_sealed(folder: Path, state: Mapping[str, Any], seal: Mapping[str, Any]) -> str:
+    """Returns the digest of the state."""
     with (folder / STATE_NAME).open("wb") as file:
         digesting = _DigestingFile(file)
         try:
@@ -137,20 +138,28 @@ def _write_sealed(folder: Path, state: Mapping[str, Any], seal: Mapping[str, Any
         os.fsync(file.fileno())
     content = {**seal, "num_bytes": (folder / STATE_NAME).stat().st_size, "sha256": digesting.digest.hexdigest()}
     (folder / SEAL_NAME).write_text(json.dumps(content), encoding="utf-8")
+    return digesting.digest.hexdigest()
 
 
 def _remove_old(run_dir: Path, *, keep: int) -> None:
-    """All but the newest and the best; a damaged one, however new, takes no whole one's place."""
+    """All but the newest and the best; a damaged one, however new, takes no sound one's place."""
     folders = _folders(run_dir)
-    whole = [folder for folder in folders if read_seal(folder)]
-    for folder in set(folders) - {*whole[:keep], best_checkpoint(run_dir)}:
+    sound = [folder for folder in folders if is_sound(folder)]
+    for folder in set(folders) - {*sound[:keep], best_checkpoint(run_dir)}:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@functools.lru_cache(maxsize=32)
-def _digest(path: Path, num_bytes: int, modified: int) -> str:  # noqa: ARG001 - a changed file is read again
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+_known_digests: dict[tuple[Path, int, int], str] = {}
+"""Of files by path, size and time: what was written or read here once is not read again."""
+
+
+def _digest(path: Path) -> str:
+    status = path.stat()
+    version = (path, status.st_size, status.st_mtime_ns)
+    if version not in _known_digests:
+        with path.open("rb") as file:
+            _known_digests[version] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _known_digests[version]
 
 
 def _folders(run_dir: Path) -> list[Path]:

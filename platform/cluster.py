@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import ray
@@ -45,6 +47,7 @@ def start_ray(resources: ResourceConfig) -> None:
         except (ConnectionError, ValueError) as error:
             reason = first_line(error)
             raise InputError(f"RAY_ADDRESS={address}: no cluster there ({reason}); correct or unset it") from error
+        _take_signal()
         _warn_if_small(resources)
         return
     check_machine(resources)
@@ -57,6 +60,18 @@ def start_ray(resources: ResourceConfig) -> None:
         logging_level=logging_level,
         object_store_memory=_object_store_bytes(resources),
     )
+    _take_signal()
+
+
+def _take_signal() -> None:
+    """Let a signal to end (SIGTERM) be a SystemExit in the driver, which writes a checkpoint; Ray's own handler would
+    kill the workers first."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, leave)
 
 
 def check_machine(resources: ResourceConfig) -> None:

@@ -217,8 +217,14 @@ def batches_of_worker(experiment: Experiment, *, first_step: int) -> Iterator[di
 
 
 def unpack(share: ray.data.DataIterator, *, prefetch_bundles: int, first_step: int) -> Iterator[dict[str, Any]]:
-    """The batches from `first_step` on in the bundles of one worker's share of the stream."""
+    """The batches from `first_step` on in the bundles of one worker's share of the stream.
+
+    Raises RuntimeError where a step is missing, as where the stream was begun for a newer checkpoint than was found.
+    """
     for bundle in share.iter_torch_batches(batch_size=1, prefetch_batches=prefetch_bundles):
-        skipped = max(0, first_step - bundle["step"].item())
+        start = int(bundle["step"].item())
+        if start > first_step:
+            raise RuntimeError(f"the stream of data begins at step {start}, the training at {first_step}")
+        skipped, first_step = first_step - start, max(first_step, start + len(bundle["source"][0]))
         for source, driving in zip(bundle["source"][0][skipped:], bundle["driving"][0][skipped:], strict=True):
             yield {"source": source, "driving": driving}

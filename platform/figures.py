@@ -9,6 +9,7 @@ import colorsys
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -100,6 +101,16 @@ def tile(rows: Sequence[Sequence[Image.Image]], *, labels: Sequence[str] = ()) -
         for column, picture in enumerate(row):
             sheet.paste(picture, (column * (width + GAP), head + number * (height + GAP)))
     return sheet
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a PNG under a temporary name, which leaves nothing behind, then rename it."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        picture.save(partial, "PNG")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def image_from(frame: Tensor, *, scale: int = 1) -> Image.Image:

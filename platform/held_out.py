@@ -14,7 +14,7 @@ from hdam.models.structures import Image
 from hdam.pipelines.clips import Clip
 from hdam.pipelines.shards import iter_clips
 from hdam.platform.evaluation import frames_to_images
-from hdam.platform.figures import sample_grid
+from hdam.platform.figures import sample_grid, save_picture
 
 NUM_CLIPS = 16
 NUM_PAINTED = 4
@@ -50,9 +50,7 @@ class HeldOut:
             source, driving = (images[:NUM_PAINTED].to(device) for images in (self.source, self.driving))
             grid = sample_grid(model(source, driving), source, driving, ignored=model.config.ignored)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        grid.save(partial, "PNG")
-        partial.replace(path)
+        save_picture(grid, path)
 
     @torch.no_grad()
     def score(self, model: MotionModel) -> HeldOutScore:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hdam.pipelines.errors import InputError
-from hdam.platform.checkpoints import newest_checkpoint
+from hdam.platform.checkpoints import newest_checkpoint, step_of
 from hdam.platform.prepared import Prepared
 from hdam.platform.runs import StageRecord
 from hdam.platform.stages import Stage, StageKind
@@ -33,11 +33,12 @@ class Done:
 
     @property
     def checkpoint(self) -> Path:
-        """The last checkpoint of a training. Raises InputError where it is gone."""
-        newest = newest_checkpoint(self.folder)
-        if newest is None:
+        """The last checkpoint of a training. Raises InputError where it is gone, or damaged."""
+        newest, steps = newest_checkpoint(self.folder), self.result["steps"]
+        if newest is None or step_of(newest) != steps:
             raise InputError(
-                f"{self.folder} holds no sound checkpoint any more; train it again with --from {self.stage.kind}"
+                f"{self.folder} holds no sound checkpoint of step {steps} any more; "
+                f"train it again with --from {self.stage.kind}"
             )
         return newest
 

@@ -1,12 +1,10 @@
 """Everything that can be known and checked of an experiment before Ray is started or anything is written."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from hdam.experiments.experiment import Experiment
-from hdam.experiments.loading import override
 from hdam.models.objective import build_objective, draw_deformations
 from hdam.models.optimisation import build_optimisers
 from hdam.models.weights import WeightsError
@@ -15,7 +13,7 @@ from hdam.pipelines.manifest import Manifest
 from hdam.platform.cluster import check_machine
 from hdam.platform.datasets import open_dataset
 from hdam.platform.pair_plan import PairPlan, make_plan
-from hdam.platform.stages import TEST_SPLIT, Stage, plan_stages
+from hdam.platform.stages import TEST_SPLIT, Stage, plan_stages, with_absolute_paths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,25 +51,13 @@ def prepare_training(experiment: Experiment) -> Prepared:
     """Every check that needs no cluster. Raises InputError or WeightsError; writes nothing."""
     check_machine(experiment.resources)
     manifest = open_dataset(experiment.data)
-    experiment = _with_absolute_paths(experiment)
+    experiment = with_absolute_paths(experiment)
     stages = plan_stages(experiment, manifest.fingerprint)
     for stage in stages:
         if stage.is_training:
             _check_model(stage.experiment)
     plan = make_plan(experiment.data, manifest, batch_size=experiment.optim.batch_size, seed=experiment.seed)
     return Prepared(experiment=experiment, manifest=manifest, plan=plan, stages=stages)
-
-
-def _with_absolute_paths(experiment: Experiment) -> Experiment:
-    """Workers run in folders of their own."""
-    changes = {}
-    for name, path in (
-        ("data.path", experiment.data.path),
-        ("losses.perceptual.weights", experiment.losses.perceptual.weights),
-    ):
-        if path and "://" not in path:
-            changes[name] = str(Path(path).expanduser().absolute())
-    return override(experiment, changes)
 
 
 def _check_model(experiment: Experiment) -> None:

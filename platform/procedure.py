@@ -8,13 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hdam.pipelines.errors import first_line
+from hdam.pipelines.errors import InputError, first_line
 from hdam.platform import tracking
 from hdam.platform.checkpoints import newest_checkpoint, step_of
 from hdam.platform.job import Done, Job
 from hdam.platform.prepared import Prepared
 from hdam.platform.publishing import publish
-from hdam.platform.runs import STAGES_DIR, RunStatus, StageRecord, find_stage, locked, read_record, write_record
+from hdam.platform.runs import (
+    STAGES_DIR,
+    RunRecord,
+    RunStatus,
+    StageRecord,
+    claim_stage,
+    locked,
+    read_record,
+    write_record,
+)
 from hdam.platform.stage_evaluation import evaluate_stage
 from hdam.platform.stage_screening import screen_stage
 from hdam.platform.stage_training import train_stage
@@ -46,22 +55,17 @@ class Procedure:
         *,
         client: "MlflowClient",
         watchdog: Watchdog,
-        parent_id: str,
-        begun: Mapping[str, str],
+        record: RunRecord,
         anew: Sequence[StageKind],
-        on_begin: Callable[[StageKind, Path], None],
+        on_change: Callable[[RunRecord], None],
     ) -> None:
-        """`begun` are the folders of stages of an earlier attempt, and `anew` the stages that are done in any case.
-
-        `on_begin` hears of the folder of every other stage, so that the next attempt can be told of it.
-        """
+        """`record` is the run's, and `on_change` hears of its changes; stages in `anew` are done in any case."""
         self._prepared = prepared
         self._client = client
         self._watchdog = watchdog
-        self._parent_id = parent_id
-        self._begun = begun
+        self._record = record
         self._anew = anew
-        self._on_begin = on_begin
+        self._on_change = on_change
 
     def finish(self) -> dict[StageKind, Done]:
         """Do what is left of all stages."""
@@ -70,27 +74,23 @@ class Procedure:
             inputs = {kind: done[kind] for kind in stage.inputs}
             folder = self._find_folder(stage, inputs)
             done[stage.kind] = self._known(stage, folder) or self._do(stage, folder, inputs)
+            self._link(done[stage.kind])
             self._publish(done[stage.kind])
         return {kind: self._publish(each) for kind, each in done.items()}
 
     def _find_folder(self, stage: Stage, inputs: Mapping[StageKind, Done]) -> Path:
+        """The folder that an earlier attempt of this run has taken, or that of whoever has done or begun the stage."""
         stages_dir = tracking.results_dir() / STAGES_DIR
-        if stage.kind in self._begun:
-            return stages_dir / self._begun[stage.kind]
-        folder = find_stage(stages_dir, stage.name, inputs=folders_of(inputs), is_new=stage.kind in self._anew)
-        self._on_begin(stage.kind, folder)
+        if stage.kind in self._record.stages:
+            return stages_dir / self._record.stages[stage.kind]
+        folder = claim_stage(stages_dir, stage.name, inputs=folders_of(inputs), is_new=stage.kind in self._anew)
+        self._change(stages={**self._record.stages, stage.kind: folder.name})
         return folder
 
     def _known(self, stage: Stage, folder: Path) -> Done | None:
-        """The stage where it is finished; its first use by this run is told, and shown in MLflow."""
+        """The stage where it is finished."""
         record = read_record(folder, StageRecord)
-        if record.status != "finished":
-            return None
-        if stage.kind not in self._begun:
-            run_id = record.mlflow_run_id[:SHOWN_RUN_ID]
-            LOG.info("stage %s is known, from run %s of %s (%s)", stage.kind, run_id, record.experiment, folder)
-            self._link(stage, record)
-        return Done(stage=stage, folder=folder, record=record, was_known=True)
+        return Done(stage=stage, folder=folder, record=record, was_known=True) if record.status == "finished" else None
 
     def _do(self, stage: Stage, folder: Path, inputs: Mapping[StageKind, Done]) -> Done:
         with locked(folder, is_waiting=True) as attempt:
@@ -117,14 +117,6 @@ class Procedure:
                 record = replace(record, result=result)
         return Done(stage=stage, folder=folder, record=record, was_known=False)
 
-    def _publish(self, done: Done) -> Done:
-        """Let MLflow have what it has not got yet."""
-        record, folder = read_record(done.folder, StageRecord), done.folder
-        if not record.is_published and publish(self._client, done.stage.kind, folder, record):
-            record = replace(record, is_published=True)
-            write_record(folder, record)
-        return replace(done, record=record)
-
     def _work(self, job: Job) -> dict[str, Any]:
         try:
             return WORK[job.stage.kind](job)
@@ -137,34 +129,61 @@ class Procedure:
 
     def _begin(self, stage: Stage, folder: Path, inputs: Mapping[StageKind, Done]) -> StageRecord:
         """The stage's record, with an MLflow run that is running: an earlier attempt's where there was one."""
-        tracking.wait_for_store(self._client)
         record = replace(read_record(folder, StageRecord), status="running", reason="")
-        if not record.mlflow_run_id or not resume_run(self._client, record.mlflow_run_id):
+        run_id = record.mlflow_run_id
+        if not run_id or not tracking.patiently(self._client, lambda: resume_run(self._client, run_id)):
             record = replace(
                 record,
-                mlflow_run_id=self._start_run(stage, {}),
-                parent_run_id=self._parent_id,
+                mlflow_run_id=self._start_run(stage, folder),
+                parent_run_id=self._record.mlflow_run_id,
                 experiment=self._prepared.experiment.name,
                 inputs=folders_of(inputs),
             )
         write_record(folder, record)
         return record
 
-    def _link(self, stage: Stage, record: StageRecord) -> None:
-        """A child of this run that stands for one of another run."""
-        if record.parent_run_id != self._parent_id:
-            with tracking.tolerated(f"the run of stage {stage.kind} was not linked"):
-                end_run(self._client, self._start_run(stage, {"reused_from": record.mlflow_run_id}), "FINISHED")
-
-    def _start_run(self, stage: Stage, tags: Mapping[str, str]) -> str:
-        return start_run(
-            self._client,
-            stage.experiment,
-            self._prepared.manifest,
-            run_name=stage.kind,
-            parent_id=self._parent_id,
-            tags={"stage": stage.kind, "stage.key": stage.key, **tags},
+    def _link(self, done: Done) -> None:
+        """Say of a stage that another run has begun where it is from, and show it among the children of this run."""
+        kind, record = done.stage.kind, done.record
+        if record.parent_run_id == self._record.mlflow_run_id or kind in self._record.linked:
+            return
+        run_id = record.mlflow_run_id
+        LOG.info(
+            "stage %s is known, from run %s of %s (%s)", kind, run_id[:SHOWN_RUN_ID], record.experiment, done.folder
         )
+        link = self._start_run(done.stage, done.folder, {"reused_from": run_id})
+        if end_run(self._client, link, "FINISHED"):
+            self._watchdog.unwatch(link)
+        self._change(linked=[*self._record.linked, kind])
+
+    def _start_run(self, stage: Stage, folder: Path, tags: Mapping[str, str] = {}) -> str:
+        """A child of this run; from its first moment on, the watchdog ends it with this process."""
+
+        def start() -> str:
+            return start_run(
+                self._client,
+                stage.experiment,
+                self._prepared.manifest,
+                run_name=stage.kind,
+                parent_id=self._record.mlflow_run_id,
+                tags={"stage": stage.kind, "stage.key": stage.key, **tags},
+                on_created=lambda run_id: self._watchdog.watch(run_id, folder),
+            )
+
+        return tracking.patiently(self._client, start)
+
+    def _publish(self, done: Done) -> Done:
+        """Let MLflow have what it has not got yet."""
+        with locked(done.folder, is_waiting=True):  # others that use the stage may have the same in mind
+            record = read_record(done.folder, StageRecord)
+            if not record.is_published and publish(self._client, done.stage.kind, done.folder, record):
+                record = replace(record, is_published=True)
+                write_record(done.folder, record)
+        return replace(done, record=record)
+
+    def _change(self, **changes: Any) -> None:
+        self._record = replace(self._record, **changes)
+        self._on_change(self._record)
 
 
 def folders_of(inputs: Mapping[StageKind, Done]) -> dict[str, str]:
@@ -183,35 +202,31 @@ def ending(
 ) -> Iterator[None]:
     """Whatever happens inside, the record of a folder (by `note`) and its MLflow run say how it ended.
 
-    A driver that is killed cannot say it; the watchdog does.
+    What this process cannot tell MLflow, because it was killed or the store is away, the watchdog does.
     """
     watchdog.watch(run_id, folder)
+    status: Status = "FINISHED"
     try:
         yield
+        note("finished", "")
     except Exception as error:
+        status = "FAILED"
         _note(note, "failed", first_line(error))
-        _end(client, run_id, "FAILED")
         raise
     except BaseException:  # Ctrl-C, or a signal to end
+        status = "KILLED"
         _note(note, "interrupted", "")
-        _end(client, run_id, "KILLED")
         raise
-    else:
-        note("finished", "")
-        _end(client, run_id, "FINISHED")
     finally:
-        watchdog.unwatch(run_id)
-
-
-def _end(client: "MlflowClient", run_id: str, status: Status) -> None:
-    """A store that is away is no reason to fail at the end."""
-    with tracking.tolerated("the run's status was not written"):
-        end_run(client, run_id, status)
+        if end_run(client, run_id, status):
+            watchdog.unwatch(run_id)
+        else:
+            watchdog.watch(run_id, folder, status)
 
 
 def _note(note: Callable[[RunStatus, str], None], status: RunStatus, reason: str) -> None:
     """A record that cannot be written (a full disk) must not hide what is being told."""
     try:
         note(status, reason)
-    except OSError as error:
-        LOG.warning("the record of the run was not written: %s", error)
+    except InputError as error:
+        LOG.warning("%s", error)

@@ -3,17 +3,21 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from hdam.pipelines.errors import InputError
 from hdam.platform.messages import Counted, Kept, Measured, Message
+from hdam.platform.runs import PROGRESS_NAME, write_json
 
 LOG = logging.getLogger("hdam")
 
 SECONDS_PER_LINE = 15.0
+SECONDS_PER_WRITING = 2.0
 SHOWN_LOSSES = ("total", "perceptual", "structure", "equivariance_position")
 
 
@@ -25,8 +29,42 @@ class Display(Protocol):
 
 
 @contextlib.contextmanager
+def progress_of(what: str, total_steps: int, *, folder: Path) -> Iterator[Callable[[Message], None]]:
+    """Takes messages to the screen, and to the progress file in `folder`; `what` names the stage."""
+    file = ProgressFile(folder, total_steps)
+    with display(what, total_steps, console=Console(stderr=True)) as screen:
+
+        def show(message: Message) -> None:
+            screen.show(message)
+            file.note(message)
+
+        yield show
+
+
+class ProgressFile:
+    """How far a stage is, for `hdam status`; written every few seconds and at the end."""
+
+    def __init__(self, folder: Path, total_steps: int) -> None:
+        self._path = folder / PROGRESS_NAME
+        self._content: dict[str, float] = {"total": total_steps}
+        self._next_time = 0.0
+
+    def note(self, message: Message) -> None:
+        """Take notice of a message."""
+        self._content["step"] = message.step
+        if isinstance(message, Measured):
+            self._content |= {"pairs_per_second": message.pairs_per_second}
+        if isinstance(message, Kept):
+            self._content |= {"held_out_ratio": message.ratio}
+        if time.monotonic() >= self._next_time or message.step == self._content["total"]:
+            self._next_time = time.monotonic() + SECONDS_PER_WRITING
+            with contextlib.suppress(InputError):  # a full disk is told by what matters more
+                write_json(self._path, self._content)
+
+
+@contextlib.contextmanager
 def display(what: str, total_steps: int, *, console: Console) -> Iterator[Display]:
-    """A progress bar on a terminal, a line every now and then elsewhere; `what` names the stage."""
+    """A progress bar on a terminal, a line every now and then elsewhere."""
     if not console.is_terminal:
         yield LineDisplay(what, total_steps)
         return

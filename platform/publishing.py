@@ -3,12 +3,10 @@
 All of it is made again from the stage's folder, so that a store that is away can have it later.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hdam.pipelines.errors import first_line
 from hdam.platform.evaluation import Reconstruction
 from hdam.platform.outbox import Outbox
 from hdam.platform.runs import StageRecord
@@ -16,13 +14,11 @@ from hdam.platform.stage_screening import SHEET_NAME
 from hdam.platform.stage_training import GROWTH_NAME
 from hdam.platform.stages import StageKind
 from hdam.platform.tracked_run import end_run, log_file, log_metrics, log_table, set_tags
-from hdam.platform.tracking import masked
+from hdam.platform.tracking import tolerated
 from hdam.platform.train_report import reconstruction_from_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-LOG = logging.getLogger("hdam")
 
 SCREENING_TABLE = "screening.json"
 EVALUATION_TABLE = "evaluation.json"
@@ -30,22 +26,12 @@ EVALUATION_TABLE = "evaluation.json"
 
 def publish(client: "MlflowClient", kind: StageKind, folder: Path, record: StageRecord) -> bool:
     """Send MLflow all that a finished stage has to show; False, with a word in the log, where it does not take it."""
-    from mlflow.exceptions import MlflowException
-
     assert record.result is not None, "a finished stage has a result"
-    try:
+    kept = f"the results of stage {kind} are kept in {folder}, and sent at the end of the run or by the same command"
+    with tolerated(kept):
         _PUBLISHERS[kind](client, record.mlflow_run_id, folder, record.result)
-        end_run(client, record.mlflow_run_id, "FINISHED")
-    except (MlflowException, OSError) as error:
-        LOG.warning(
-            "MLflow did not take the results of stage %s (%s); they are kept in %s, and sent at the end of the run or "
-            "by the same command",
-            kind,
-            masked(first_line(error)),
-            folder,
-        )
-        return False
-    return True
+        return end_run(client, record.mlflow_run_id, "FINISHED")
+    return False
 
 
 def scores_of(found: Reconstruction) -> dict[str, float]:

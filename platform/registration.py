@@ -34,7 +34,7 @@ def register_trained(
     """
     trained, name = done[prepared.trained.kind], f"hdam-{prepared.manifest.name}"
     ignored = tuple(done["screen"].result["ignored"]) if "screen" in done else prepared.experiment.model.ignored
-    stage = {"stage": trained.folder.name}
+    stage = {"stage": trained.folder.name, "stage.run": trained.record.mlflow_run_id}
     wait_for_store(client)
     version = find_version(name, stage)
     if version is None:

@@ -109,20 +109,18 @@ def show_model(name: str) -> RegisteredModel:
 
 def is_registered(name: str, version: str) -> bool:
     """Whether this version is there."""
-    try:
-        connect().get_model_version(name, version)
-    except MlflowException:
-        return False
-    return True
+    client = connect()
+    with _mistakes(f"looking for version {version} of {name}"):
+        return version in [str(found.version) for found in _versions(client, name)]
 
 
 def find_version(name: str, tags: Mapping[str, str]) -> str | None:
     """The newest version of `name` that has all of `tags`; None where there is none."""
     client = connect()
-    for found in _versions(client, name):
-        if tags.items() <= found.tags.items():
-            return str(found.version)
-    return None
+    with _mistakes(f"looking for versions of {name}"):
+        return next(
+            (str(found.version) for found in _versions(client, name) if tags.items() <= found.tags.items()), None
+        )
 
 
 def set_alias(name: str, version: str, alias: str) -> None:

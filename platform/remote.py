@@ -43,4 +43,11 @@ def call_on_cluster(work: Callable[[Tell], Result], resources: ResourceConfig, *
 
 def _work(work: Callable[[Tell], Result], mailbox: Any, num_threads: int) -> Result:
     torch.set_num_threads(num_threads)
-    return work(mailbox.post.remote)
+    told: list[Any] = []
+
+    def tell(message: Message) -> None:
+        told[:] = [mailbox.post.remote(message)]
+
+    result = work(tell)
+    ray.get(told)  # the last message has arrived, and so have those before it
+    return result

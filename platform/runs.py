@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -43,6 +44,8 @@ class RunRecord:
     mlflow_run_id: str = ""
     stages: dict[str, str] = field(default_factory=dict)
     """Folder of every stage that was begun, by its kind."""
+    linked: list[str] = field(default_factory=list)
+    """Kinds of the stages of other runs that have a child run here."""
     report: dict[str, Any] | None = None
     """The `TrainReport` of a finished run."""
 
@@ -87,16 +90,31 @@ def write_record(folder: Path, record: RunRecord | StageRecord) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write under a temporary name, then rename."""
+    """Write under a temporary name, then rename. Raises InputError where the disk does not take it."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); the same command goes on when it can"
+        ) from error
 
 
 def find_run(runs_dir: Path, name: str, *, fresh: bool) -> Path:
     """The newest run folder of this name, or one that is not taken yet (always so for `fresh`)."""
     taken = numbered_folders(runs_dir, name)
     return taken[0] if taken and not fresh else runs_dir / numbered(name, len(taken) + 1)
+
+
+def claim_stage(stages_dir: Path, name: str, *, inputs: Mapping[str, str], is_new: bool) -> Path:
+    """What `find_stage` finds, made where it is missing, so that no other process takes it for another stage."""
+    with locked(stages_dir, is_waiting=True):
+        folder = find_stage(stages_dir, name, inputs=inputs, is_new=is_new)
+        if not folder.exists():
+            folder.mkdir()
+            write_record(folder, StageRecord(inputs=dict(inputs)))
+    return folder
 
 
 def find_stage(stages_dir: Path, name: str, *, inputs: Mapping[str, str], is_new: bool) -> Path:
@@ -135,7 +153,7 @@ def locked(folder: Path, *, is_waiting: bool = False) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_NAME).open("a") as lock:
         deadline, has_told = time.monotonic() + SECONDS_OF_PATIENCE, False
-        while not _try_lock(lock.fileno()):
+        while not _can_lock(lock.fileno()):
             if time.monotonic() > deadline and not is_waiting:
                 raise InputError(f"{folder} is being worked on by another process; wait for it, or use --fresh")
             if time.monotonic() > deadline and not has_told:
@@ -146,16 +164,32 @@ def locked(folder: Path, *, is_waiting: bool = False) -> Iterator[str]:
         lock.truncate(0)
         lock.write(attempt)
         lock.flush()
+        os.fsync(lock.fileno())  # workers on other nodes read it
         yield attempt
+
+
+@contextlib.contextmanager
+def locked_if_free(folder: Path, *, seconds: float = 0.0) -> Iterator[bool]:
+    """Hold a folder, if need be after so many seconds, without being an attempt; False where a process works on it.
+
+    A folder that nobody has ever held is free.
+    """
+    try:
+        lock = (folder / LOCK_NAME).open()
+    except FileNotFoundError:
+        yield True
+        return
+    with lock:
+        give_up = time.monotonic() + seconds
+        while not (is_free := _can_lock(lock.fileno())) and time.monotonic() < give_up:
+            time.sleep(POLL_SECONDS)
+        yield is_free
 
 
 def is_held(folder: Path) -> bool:
     """Whether a process is working on a folder now."""
-    try:
-        with (folder / LOCK_NAME).open("a") as lock:
-            return not _try_lock(lock.fileno())
-    except FileNotFoundError:
-        return False
+    with locked_if_free(folder) as is_free:
+        return not is_free
 
 
 def is_current(folder: Path, attempt: str) -> bool:
@@ -163,7 +197,7 @@ def is_current(folder: Path, attempt: str) -> bool:
     return (folder / LOCK_NAME).read_text(encoding="utf-8") == attempt
 
 
-def _try_lock(descriptor: int) -> bool:
+def _can_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -8,7 +8,16 @@ from PIL import Image, ImageDraw, ImageFont
 from hdam.models.hdam import MotionModel
 from hdam.models.screening import Screening
 from hdam.models.structures import Image as Images
-from hdam.platform.figures import PAPER_COLOUR, RIM_COLOUR, anchor_colours, cell_scale, image_from, pixel_spots, tile
+from hdam.platform.figures import (
+    PAPER_COLOUR,
+    RIM_COLOUR,
+    anchor_colours,
+    cell_scale,
+    image_from,
+    pixel_spots,
+    save_picture,
+    tile,
+)
 
 CELL_PIXELS = 256
 NUM_COLUMNS = 4
@@ -29,9 +38,7 @@ def draw_screening(model: MotionModel, images: Images, found: Screening, *, epsi
     sheet = Image.new("RGB", (grid.width, grid.height + CHART_HEIGHT), PAPER_COLOUR)
     sheet.paste(grid, (0, 0))
     sheet.paste(_draw_chart(found, epsilon, width=grid.width), (0, grid.height))
-    partial = path.with_name(f".{path.name}.partial")
-    sheet.save(partial, "PNG")
-    partial.replace(path)
+    save_picture(sheet, path)
 
 
 def _draw_cell(image: torch.Tensor, points: torch.Tensor, found: Screening) -> Image.Image:

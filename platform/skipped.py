@@ -1,11 +1,13 @@
 """Batches that broke a step, kept to be looked at."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from hdam.platform.figures import save_picture
 from hdam.platform.meter import Batch
 
 SKIPPED_DIR = "skipped"
@@ -20,14 +22,18 @@ def save_batch(run_dir: Path, batch: Batch, *, step: int, rank: int, fault: str)
     """
     folder = run_dir / SKIPPED_DIR
     path = folder / f"step-{step:08d}-worker-{rank}.pt"
+    partial = path.with_name(f".{path.name}.partial")
+    frames = {name: batch[name].cpu() for name in ("source", "driving")}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if len(list(folder.glob("*.pt"))) >= MOST_KEPT:
             return None
-        frames = {name: batch[name].cpu() for name in ("source", "driving")}
-        torch.save({**frames, "step": step, "fault": fault}, path)
+        torch.save({**frames, "step": step, "fault": fault}, partial)
         rows = [np.concatenate(list(images.numpy()), axis=1) for images in frames.values()]
-        Image.fromarray(np.concatenate(rows)).save(path.with_suffix(".png"))
-    except OSError:
+        save_picture(Image.fromarray(np.concatenate(rows)), path.with_suffix(".png"))
+        partial.replace(path)
+    except (OSError, RuntimeError):  # torch has its own word for a full disk
+        with contextlib.suppress(OSError):
+            partial.unlink()
         return None
     return path

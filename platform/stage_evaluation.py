@@ -4,14 +4,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from hdam.platform.animate import best_device
 from hdam.platform.evaluation import Reconstruction, reconstruct
 from hdam.platform.job import Job
 from hdam.platform.messages import Counted
 from hdam.platform.model_folder import read_checkpointed_model
-from hdam.platform.progress import display
+from hdam.platform.progress import progress_of
 from hdam.platform.remote import Tell, call_on_cluster
 from hdam.platform.stages import TEST_SPLIT
 from hdam.platform.train_report import reconstruction_to_json
@@ -30,11 +28,11 @@ def evaluate_stage(job: Job) -> dict[str, Any]:
         return {"steps": trained.result["steps"], "reconstruction": None}
     checkpoint, dataset = trained.checkpoint, experiment.data.path
     total = job.prepared.manifest.splits[TEST_SPLIT].clips
-    with display("evaluate", total, console=Console(stderr=True)) as screen:
+    with progress_of("evaluate", total, folder=job.folder) as show:
         found = call_on_cluster(
             lambda tell: evaluate_checkpoint(checkpoint, dataset, total=total, tell=tell),
             experiment.resources,
-            on_message=screen.show,
+            on_message=show,
         )
     return {"steps": trained.result["steps"], "reconstruction": reconstruction_to_json(found)}
 

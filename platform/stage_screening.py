@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from hdam.experiments.experiment import ScreenConfig
@@ -20,7 +19,7 @@ from hdam.platform.job import Job
 from hdam.platform.messages import Counted
 from hdam.platform.model_folder import read_checkpointed_model
 from hdam.platform.pair_plan import PairPlan
-from hdam.platform.progress import display
+from hdam.platform.progress import progress_of
 from hdam.platform.remote import Tell, call_on_cluster
 from hdam.platform.screening_sheet import draw_screening
 
@@ -39,11 +38,11 @@ def screen_stage(job: Job) -> dict[str, Any]:
     experiment, sheet = job.stage.experiment, job.folder / SHEET_NAME
     settings, checkpoint = experiment.screen, job.inputs["dam"].checkpoint
     plan = dataclasses.replace(job.prepared.plan, seed=settings.seed)
-    with display("screen", settings.num_batches, console=Console(stderr=True)) as screen:
+    with progress_of("screen", settings.num_batches, folder=job.folder) as show:
         found = call_on_cluster(
             lambda tell: screen_checkpoint(checkpoint, plan, settings, sheet=sheet, tell=tell),
             experiment.resources,
-            on_message=screen.show,
+            on_message=show,
         )
     say_screening(found, epsilon=settings.epsilon)
     return {

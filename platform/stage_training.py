@@ -1,32 +1,30 @@
 """The stages that train: `fomm`, `dam` and `hdam`."""
 
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from hdam.experiments.experiment import Experiment
 from hdam.models.growth import grow_weights
 from hdam.models.hdam import MotionModel
 from hdam.models.weights import save_weights
 from hdam.platform.checkpoints import newest_checkpoint, read_checkpoint, step_of
+from hdam.platform.failures import TrainingError
 from hdam.platform.fit import fit
 from hdam.platform.job import Job
 from hdam.platform.messages import Kept, Measured, Message, Pictured, Skipped, Started
 from hdam.platform.outbox import Outbox
-from hdam.platform.progress import Display, display
-from hdam.platform.runs import PROGRESS_NAME, write_json
+from hdam.platform.progress import progress_of
+from hdam.platform.runs import write_json
 from hdam.platform.stages import with_screening
 
 LOG = logging.getLogger("hdam")
 
 INITIAL_NAME = "initial.safetensors"
 GROWTH_NAME = "growth.json"
-SECONDS_PER_PROGRESS = 2.0
 
 
 def train_stage(job: Job) -> dict[str, Any]:
@@ -41,7 +39,10 @@ def train_stage(job: Job) -> dict[str, Any]:
         losses = _train_rest(job, experiment, last_step=last_step)
     (job.folder / INITIAL_NAME).unlink(missing_ok=True)
     newest = newest_checkpoint(job.folder)
-    assert newest is not None, "a training ends with a checkpoint"
+    if newest is None or step_of(newest) != last_step:
+        raise TrainingError(
+            f"{job.folder} has no sound checkpoint of step {last_step}; the same command trains the rest"
+        )
     return {"steps": last_step, "skipped": read_checkpoint(newest)["skipped"], "losses": losses}
 
 
@@ -56,8 +57,8 @@ def experiment_of(job: Job) -> Experiment:
 def _train_rest(job: Job, experiment: Experiment, *, last_step: int) -> dict[str, float]:
     """Returns the last mean losses."""
     initial = _initial_weights(job, experiment)
-    with display(job.stage.kind, last_step, console=Console(stderr=True)) as screen:
-        listener = Listener(screen, job, total=last_step)
+    with progress_of(job.stage.kind, last_step, folder=job.folder) as show:
+        listener = Listener(show, job)
         try:
             fit(
                 experiment,
@@ -75,9 +76,9 @@ def _train_rest(job: Job, experiment: Experiment, *, last_step: int) -> dict[str
 
 
 def _initial_weights(job: Job, experiment: Experiment) -> Path | None:
-    """HDAM's first weights, grown from the DAM that it is built on; None for a training that begins from scratch."""
+    """HDAM's first weights, grown from the DAM that it is built on; None where there are weights, or none to grow."""
     dam = job.inputs.get("dam")
-    if dam is None:
+    if dam is None or newest_checkpoint(job.folder) is not None:
         return None
     path, origin = job.folder / INITIAL_NAME, dam.checkpoint
     torch.manual_seed(experiment.seed)
@@ -93,23 +94,18 @@ def _initial_weights(job: Job, experiment: Experiment) -> Path | None:
 
 
 class Listener:
-    """Takes the workers' messages to the screen, to the stage's folder and to MLflow."""
+    """Takes the workers' messages to the screen and to MLflow."""
 
-    def __init__(self, screen: Display, job: Job, *, total: int) -> None:
-        self._screen = screen
-        self._folder = job.folder
-        self._total = total
+    def __init__(self, show: Callable[[Message], None], job: Job) -> None:
+        self._show = show
         self._has_started = False
-        self._progress: dict[str, Any] = {"total": total}
-        self._next_progress = 0.0
         self.outbox = Outbox(job.client, job.run_id, folder=job.folder)
         self.losses: dict[str, float] = {}
         """The newest means."""
 
     def __call__(self, message: Message) -> None:
         """Handle one message."""
-        self._screen.show(message)
-        self._note_progress(message)
+        self._show(message)
         if isinstance(message, Measured):
             self.losses = dict(message.losses)
         if isinstance(message, Measured | Kept):
@@ -125,20 +121,3 @@ class Listener:
             elif message.step:
                 LOG.info("going on from the checkpoint of step %d", message.step)
             self._has_started = True
-
-    def _note_progress(self, message: Message) -> None:
-        """Write the progress file every few seconds, and at the end."""
-        self._progress["step"] = message.step
-        self._progress |= _progress_of(message)
-        if time.monotonic() >= self._next_progress or message.step == self._total:
-            self._next_progress = time.monotonic() + SECONDS_PER_PROGRESS
-            try:
-                write_json(self._folder / PROGRESS_NAME, self._progress)
-            except OSError:  # a full disk is told by what matters more
-                return
-
-
-def _progress_of(message: Message) -> Mapping[str, float]:
-    if isinstance(message, Measured):
-        return {"pairs_per_second": message.pairs_per_second, "loss": message.losses.get("total", 0.0)}
-    return {"held_out_ratio": message.ratio} if isinstance(message, Kept) else {}

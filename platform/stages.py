@@ -90,6 +90,18 @@ def run_name(experiment: Experiment, manifest: Manifest) -> str:
     return f"{experiment.name}-{digest(content)}"
 
 
+def with_absolute_paths(experiment: Experiment) -> Experiment:
+    """Workers run in folders of their own."""
+    changes = {}
+    for name, path in (
+        ("data.path", experiment.data.path),
+        ("losses.perceptual.weights", experiment.losses.perceptual.weights),
+    ):
+        if path and "://" not in path:
+            changes[name] = str(Path(path).expanduser().absolute())
+    return override(experiment, changes)
+
+
 def with_screening(experiment: Experiment, ignored: tuple[int, ...]) -> Experiment:
     """`experiment` as it stands in checkpoints and registered models: with the abnormal anchors that were found."""
     return override(experiment, {"model.ignored": list(ignored)})

@@ -20,7 +20,8 @@ from hdam.platform.runs import (
     is_held,
     read_record,
 )
-from hdam.platform.stages import Stage, plan_stages, run_name
+from hdam.platform.stages import Stage, plan_stages, run_name, with_absolute_paths
+from hdam.platform.tracked_run import settle_run
 from hdam.platform.train_report import outcome
 
 
@@ -61,6 +62,7 @@ def examine_experiment(experiment: Experiment) -> ExperimentStatus:
     if not experiment.data.path:
         raise InputError("no dataset given; set data.path: --set data.path=DATASET")
     manifest = load_manifest(experiment.data.path)
+    experiment = with_absolute_paths(experiment)
     results = tracking.results_dir()
     run_dir = find_run(results / RUNS_DIR, run_name(experiment, manifest), fresh=False)
     record = read_record(run_dir, RunRecord)
@@ -74,8 +76,6 @@ def examine_experiment(experiment: Experiment) -> ExperimentStatus:
         folders[stage.kind] = begun
         found.append(_examine_stage(stage, begun))
     state = _state(run_dir, record)
-    if state == "killed":
-        _end_run(record.mlflow_run_id)
     report = record.report or {}
     uri = f"models:/{report['model_name']}/{report['model_version']}" if report else ""
     return ExperimentStatus(state, run_dir, record.mlflow_run_id, uri, tuple(found))
@@ -84,8 +84,6 @@ def examine_experiment(experiment: Experiment) -> ExperimentStatus:
 def _examine_stage(stage: Stage, folder: Path) -> StageStatus:
     record = read_record(folder, StageRecord)
     state = _state(folder, record)
-    if state == "killed":
-        _end_run(record.mlflow_run_id)
     return StageStatus(
         kind=stage.kind,
         key=stage.key,
@@ -101,8 +99,11 @@ def _examine_stage(stage: Stage, folder: Path) -> StageStatus:
 def _state(folder: Path, record: RunRecord | StageRecord) -> str:
     if record.status == "new":
         return "to do"
-    # Who is killed cannot write it down, but gives up the lock.
-    return "killed" if record.status == "running" and not is_held(folder) else record.status
+    if record.status == "running" and not is_held(folder):
+        # Who is killed cannot write it down, but gives up the lock.
+        settle_run(record.mlflow_run_id, folder, "KILLED")
+        return "killed"
+    return record.status
 
 
 def _details(state: str, record: StageRecord, folder: Path) -> str:
@@ -125,13 +126,3 @@ def _read_progress(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return progress
-
-
-def _end_run(run_id: str) -> None:
-    """Set the MLflow run of a killed driver to KILLED, where its watchdog could not."""
-    from hdam.platform.tracked_run import end_run, run_status
-
-    client = tracking.connect()
-    if run_status(client, run_id) == "RUNNING":
-        with tracking.tolerated("the run's status was not written"):
-            end_run(client, run_id, "KILLED")

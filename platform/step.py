@@ -78,7 +78,8 @@ class TrainStep:
     def __call__(self, batch: Mapping[str, Tensor]) -> StepResult:
         """Train on this worker's share of a batch: `source` and `driving`, uint8 [pair, height, width, 3].
 
-        Where a loss or gradient of any worker is no number, no worker updates anything, and the result says so.
+        Where a loss or gradient of any worker is no number, no worker updates anything, and the result says so; where
+        it is one of the discriminator's, whose own update comes last, the discriminator stays as it was.
         """
         source, driving, deformations = self._draw(batch)
         self._keep_buffers()
@@ -103,6 +104,7 @@ class TrainStep:
         return {
             "step": self.step,
             "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
             "model": self.objective.model.state_dict(),
             "optimiser": optimisers.model.state_dict(),
             "discriminator": discriminator.state_dict() if discriminator else None,
@@ -111,7 +113,7 @@ class TrainStep:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state_dict` was taken."""
-        self.step, self.skipped = state["step"], state["skipped"]
+        self.step, self.skipped, self.skipped_in_a_row = (state[n] for n in ("step", "skipped", "skipped_in_a_row"))
         self.objective.model.load_state_dict(state["model"])
         self.optimisers.model.load_state_dict(state["optimiser"])
         if self.objective.discriminator is not None and self.optimisers.discriminator is not None:

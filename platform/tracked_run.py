@@ -6,14 +6,16 @@ Where the store is away, these functions raise its errors; `tracking.tolerated` 
 import json
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hdam.experiments.experiment import Experiment
+from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import Manifest
-from hdam.platform.tracking import has_server, results_dir, tolerated
+from hdam.platform.runs import locked_if_free
+from hdam.platform.tracking import connect, has_server, results_dir, tolerated
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
@@ -23,6 +25,7 @@ PACKAGES = ("hdam", "torch", "ray", "mlflow", "numpy", "pyarrow", "av")
 PARAMS_AT_ONCE = 100
 LONGEST_PARAM = 500
 PARENT_TAG = "mlflow.parentRunId"
+SECONDS_TO_UNLOCK = 10.0
 TABLES_TAG = "mlflow.loggedArtifacts"
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -36,10 +39,11 @@ def start_run(
     run_name: str,
     parent_id: str = "",
     tags: Mapping[str, str] = {},
+    on_created: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Begin a run that says what is trained on what, and with what; returns its id.
 
-    MLflow shows it below the run `parent_id`, if there is one.
+    MLflow shows it below the run `parent_id`, if there is one. `on_created` hears of it before it is described.
     """
     run = client.create_run(
         _experiment_id(client, experiment.name),
@@ -47,6 +51,7 @@ def start_run(
         tags=_tags(experiment, manifest) | dict(tags) | ({PARENT_TAG: parent_id} if parent_id else {}),
     )
     run_id = str(run.info.run_id)
+    on_created(run_id)
     _log_params(client, run_id, experiment.settings())
     client.log_dict(run_id, experiment.settings(), "experiment.yaml")
     client.log_inputs(run_id, datasets=[_dataset_input(experiment, manifest)])
@@ -54,32 +59,50 @@ def start_run(
 
 
 def resume_run(client: "MlflowClient", run_id: str) -> bool:
-    """Set a run of an earlier attempt to running again; False where this tracking store does not know it."""
+    """Set a run of an earlier attempt to running again; False where this tracking store does not have it."""
+    if run_status(client, run_id) is None:
+        return False
+    client.update_run(run_id, status="RUNNING")
+    return True
+
+
+def end_run(client: "MlflowClient", run_id: str, status: Status) -> bool:
+    """Set the final status; False, with a word in the log, where the store does not take it."""
+    with tolerated("the run's status was not written"):
+        client.set_terminated(run_id, status=status)
+        return True
+    return False
+
+
+def settle_run(run_id: str, folder: Path, status: str) -> bool:
+    """Set the status of a run that is shown as RUNNING, though no process holds its folder any more.
+
+    True where nothing is left to do, False where the store does not answer.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
-        client.update_run(run_id, status="RUNNING")
-    except MlflowException:
+        client = connect()  # before the lock, so that it is held for no longer than it takes to set the status
+        # The kernel closes a killed process's files one after another; its lock may go a little later than its pipe.
+        with locked_if_free(folder, seconds=SECONDS_TO_UNLOCK) as is_free:
+            if is_free and run_status(client, run_id) == "RUNNING":
+                client.set_terminated(run_id, status=status)
+    except (MlflowException, InputError, OSError):
         return False
     return True
 
 
-def end_run(client: "MlflowClient", run_id: str, status: Status) -> None:
-    """Set the final status."""
-    client.set_terminated(run_id, status=status)
-
-
 def run_status(client: "MlflowClient", run_id: str) -> str | None:
-    """MLflow's word for how the run is doing; None where the store does not know the run, or does not answer."""
+    """MLflow's word for how the run is doing; None where the store does not have it, or has it in the bin."""
     from mlflow.exceptions import MlflowException
 
-    with tolerated("the run's status is not known"):
-        try:
-            return str(client.get_run(run_id).info.status)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-    return None
+    try:
+        info = client.get_run(run_id).info
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return str(info.status) if info.lifecycle_stage == "active" else None
 
 
 def set_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:

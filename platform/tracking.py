@@ -5,9 +5,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hdam.pipelines.errors import InputError, first_line
 
@@ -21,6 +21,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+Result = TypeVar("Result")
 SECONDS_OF_PATIENCE = 300.0
 SECONDS_BETWEEN_TRIES = 3.0
 LOG_LEVELS = {
@@ -89,6 +90,25 @@ def wait_for_store(client: "MlflowClient") -> None:
                 LOG.warning("%s; waiting for it, %.0f minutes at most", problem, SECONDS_OF_PATIENCE / 60)
                 has_told = True
             time.sleep(SECONDS_BETWEEN_TRIES)
+
+
+def patiently(client: "MlflowClient", work: Callable[[], Result]) -> Result:
+    """The result of `work`, which needs the store, and is done again where the store went away in the middle.
+
+    Raises InputError where it does not answer for minutes, or refuses the work.
+    """
+    from mlflow.exceptions import MlflowException
+
+    wait_for_store(client)
+    try:
+        return work()
+    except (MlflowException, OSError):
+        wait_for_store(client)
+    try:
+        return work()
+    except (MlflowException, OSError) as error:
+        problem = masked(f"MLflow at {tracking_uri()}: {first_line(error)}")
+        raise InputError(f"{problem}; the same command goes on") from error
 
 
 def ui_command() -> str:

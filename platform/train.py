@@ -41,7 +41,7 @@ def train(experiment: Experiment, *, fresh: bool = False, start: str = "") -> Tr
     client = tracking.connect()
     if (known := _known_report(run_dir)) is not None:
         return known
-    with locked(run_dir), Watchdog() as watchdog:
+    with ray_session(prepared.experiment.resources), locked(run_dir), Watchdog() as watchdog:
         return _Run(prepared, run_dir, client=client, watchdog=watchdog).finish(anew)
 
 
@@ -66,26 +66,24 @@ class _Run:
         self._client = client
         self._watchdog = watchdog
         self._record = read_record(run_dir, RunRecord)
-        if not self._record.mlflow_run_id or not resume_run(client, self._record.mlflow_run_id):
-            run_id = start_run(client, prepared.experiment, prepared.manifest, run_name=run_dir.name)
-            self._record = replace(self._record, mlflow_run_id=run_id)
-        self._note("running", "")
+        run_id = self._record.mlflow_run_id
+        if not run_id or not tracking.patiently(client, lambda: resume_run(client, run_id)):
+            run_id = tracking.patiently(client, self._start_run)
+        self._change(replace(self._record, status="running", mlflow_run_id=run_id))
 
     def finish(self, anew: list[StageKind]) -> TrainReport:
         """Do what is left of all stages, those in `anew` in any case, then register the model."""
         run_id, started = self._record.mlflow_run_id, time.monotonic()
         with ending(self._client, self._watchdog, run_id, self._run_dir, note=self._note):
-            with ray_session(self._prepared.experiment.resources):
-                procedure = Procedure(
-                    self._prepared,
-                    client=self._client,
-                    watchdog=self._watchdog,
-                    parent_id=run_id,
-                    begun=dict(self._record.stages),
-                    anew=anew,
-                    on_begin=self._note_stage,
-                )
-                done = procedure.finish()
+            procedure = Procedure(
+                self._prepared,
+                client=self._client,
+                watchdog=self._watchdog,
+                record=self._record,
+                anew=anew,
+                on_change=self._change,
+            )
+            done = procedure.finish()
             seconds = time.monotonic() - started
             report = register_trained(
                 self._prepared, done, run_dir=self._run_dir, client=self._client, run_id=run_id, seconds=seconds
@@ -93,13 +91,22 @@ class _Run:
             if report.reconstruction is not None:
                 with tracking.tolerated("the scores were not logged"):
                     log_metrics(self._client, run_id, scores_of(report.reconstruction), step=report.num_steps)
-            self._record = replace(self._record, report=report_to_json(report))
+            self._change(replace(self._record, report=report_to_json(report)))
         return report
 
-    def _note(self, status: RunStatus, reason: str) -> None:  # noqa: ARG002 - the stage's record says why
-        self._record = replace(self._record, status=status)
-        write_record(self._run_dir, self._record)
+    def _start_run(self) -> str:
+        """From its first moment on, the watchdog ends the run with this process."""
+        return start_run(
+            self._client,
+            self._prepared.experiment,
+            self._prepared.manifest,
+            run_name=self._run_dir.name,
+            on_created=lambda run_id: self._watchdog.watch(run_id, self._run_dir),
+        )
 
-    def _note_stage(self, kind: StageKind, folder: Path) -> None:
-        self._record = replace(self._record, stages={**self._record.stages, kind: folder.name})
-        write_record(self._run_dir, self._record)
+    def _note(self, status: RunStatus, reason: str) -> None:  # noqa: ARG002 - the stage's record says why
+        self._change(replace(self._record, status=status))
+
+    def _change(self, record: RunRecord) -> None:
+        self._record = record
+        write_record(self._run_dir, record)

@@ -1,5 +1,6 @@
 """What each worker runs: the thin layer between Ray and the training step."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,21 +88,24 @@ class Worker:
             self._report(is_end=is_end)
             if is_end:
                 return
+        raise RuntimeError(f"the stream of data ended at step {trainer.step} of {last}")
 
     def _report(self, *, is_end: bool) -> None:
         """Figures, pictures and checkpoints where they are due; every worker comes here in the same steps."""
         step, log = self._trainer.step, self._log
         if (is_end or step % log.metrics_every == 0) and (measured := self._meter.read(self._trainer)):
             self._tell(measured)
+        # While steps are skipped, something may be wrong with the weights: the last good ones stay.
+        if is_end or (step % log.checkpoint_every == 0 and not self._trainer.skipped_in_a_row):
+            self._keep()
         if is_end or step % log.pictures_every == 0:
             self._paint()
-        # While steps are skipped, something may be wrong with the weights: the last good ones stay.
-        if (is_end or step % log.checkpoint_every == 0) and not self._trainer.skipped_in_a_row:
-            self._keep()
 
     def _paint(self) -> None:
-        if self._held_out is not None:
-            path = self._run_dir / PICTURES_DIR / f"step-{self._trainer.step:08d}.png"
+        if self._held_out is None:
+            return
+        path = self._run_dir / PICTURES_DIR / f"step-{self._trainer.step:08d}.png"
+        with contextlib.suppress(OSError):  # a full disk is told by what matters more
             self._held_out.paint(self._trainer.objective.model, path)
             self._tell(Pictured(step=self._trainer.step, path=str(path)))
 

@@ -46,10 +46,10 @@ def clips() -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty filesystem of 4 MiB; mounting one takes root, so that others skip."""
+    """An empty filesystem of 16 MiB; mounting one takes root, so that others skip."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
     if mounted.returncode:
         if os.environ.get("CI") == "true":

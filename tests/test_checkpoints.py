@@ -1,8 +1,11 @@
 """Checkpoints are whole or passed over, and a run is found again by what it trains."""
 
 import json
+import logging
+import math
 import multiprocessing
 import shutil
+import threading
 
 import pytest
 import torch
@@ -17,7 +20,16 @@ from hdam.platform.checkpoints import (
     step_of,
     write_checkpoint,
 )
-from hdam.platform.runs import RunRecord, find_run, is_current, locked, read_record, write_record
+from hdam.platform.runs import (
+    SECONDS_OF_PATIENCE,
+    RunRecord,
+    find_run,
+    is_current,
+    is_held,
+    locked,
+    read_record,
+    write_record,
+)
 
 
 def test_the_newest_are_kept_and_read_back(tmp_path):
@@ -57,7 +69,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, caplog, damage)
 
 def test_a_damaged_newer_checkpoint_takes_no_sound_ones_place(tmp_path):
     damaged = write_checkpoint(tmp_path, {"step": 20}, step=20, keep=1)
-    (damaged / "checkpoint.json").unlink()
+    state = bytearray((damaged / STATE_NAME).read_bytes())
+    state[len(state) // 2] ^= 1
+    (damaged / STATE_NAME).write_bytes(state)
     for step in (10, 15):
         written = write_checkpoint(tmp_path, {"step": step}, step=step, keep=1)
         assert [newest_checkpoint(tmp_path)] == list(tmp_path.iterdir()) == [written]
@@ -72,6 +86,14 @@ def test_the_best_is_kept_beside_the_newest(tmp_path):
     write_checkpoint(tmp_path, {"step": 30}, step=30, keep=2, score=0.1)
     assert sorted(map(step_of, tmp_path.iterdir())) == [25, 30], "the best is the newest"
     assert best_checkpoint(tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path, score):
+    for step, value in {5: 0.1, 10: score, 15: 0.2, 20: 0.3}.items():
+        write_checkpoint(tmp_path, {"step": step}, step=step, keep=1, score=value)
+    assert sorted(map(step_of, tmp_path.iterdir())) == [5, 20]
+    assert step_of(best_checkpoint(tmp_path)) == 5
 
 
 def test_a_checkpoint_says_what_it_is_of(tmp_path):
@@ -136,18 +158,24 @@ def _hold(run_dir, has_lock, may_end):
         may_end.wait(60)
 
 
-def test_two_processes_do_not_train_the_same_run(tmp_path):
+def test_two_processes_do_not_train_the_same_run(tmp_path, caplog):
     spawn = multiprocessing.get_context("spawn")
     has_lock, may_end = spawn.Event(), spawn.Event()
     other = spawn.Process(target=_hold, args=(tmp_path, has_lock, may_end))
     other.start()
     try:
         assert has_lock.wait(60)
+        assert is_held(tmp_path)
         with pytest.raises(InputError, match="another process"), locked(tmp_path):
             pytest.fail("the lock was given twice")
+        threading.Timer(SECONDS_OF_PATIENCE + 1, may_end.set).start()
+        with caplog.at_level(logging.INFO, logger="hdam"), locked(tmp_path, is_waiting=True):
+            assert may_end.is_set()
+        assert f"waiting for another process, which is working on {tmp_path}" in caplog.text
     finally:
         may_end.set()
         other.join(60)
+    assert not is_held(tmp_path) and not is_held(tmp_path / "missing")
     with locked(tmp_path) as attempt:
         assert is_current(tmp_path, attempt)
     with locked(tmp_path):

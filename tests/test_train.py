@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import descendants, is_alive, is_of_training, wait_until
 from ray.exceptions import RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 from small_training import make_dataset, small_training
@@ -49,44 +50,6 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setenv("HDAM_RESULTS", str(tmp_path / "results"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path / "results"
-
-
-def descendants(pid):
-    """(pid, command line) of every process below `pid`."""
-    listing = subprocess.run(
-        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    ).stdout
-    rows = [(int(child), int(parent), command) for child, parent, command in map(split_line, listing.splitlines())]
-    below, size = {pid}, 0
-    while len(below) > size:
-        size = len(below)
-        below |= {child for child, parent, _ in rows if parent in below}
-    return [(child, command) for child, _, command in rows if child in below - {pid}]
-
-
-def is_of_training(command):
-    """Ray's own agents take up to a minute to notice that they are alone; what trains has to go at once."""
-    return any(name in command for name in ("raylet/raylet ", "gcs_server ", "RayTrainWorker", "TrainController"))
-
-
-def split_line(line):
-    child, parent, *command = line.split(None, 2)
-    return child, parent, " ".join(command)
-
-
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_until(is_true, *, seconds):
-    deadline = time.monotonic() + seconds
-    while not (found := is_true()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return found
 
 
 def train_by_hand(dataset, run_dir, *, on_message=None, changes=None):
@@ -151,7 +114,11 @@ def test_the_same_command_goes_on_after_a_killed_driver(dataset, ray_session, re
     driver.kill()
     driver.wait(30)
     stage_dir = checkpoints[0].parent
-    assert read_record(stage_dir, StageRecord).status == "running"
+    record = read_record(stage_dir, StageRecord)
+    assert record.status == "running"
+    client = tracking.connect()
+    left = (record.mlflow_run_id, record.parent_run_id)
+    assert wait_until(lambda: {client.get_run(run_id).info.status for run_id in left} == {"KILLED"}, seconds=40)
     with caplog.at_level(logging.INFO, logger="hdam"):
         report = train(small_training(dataset, {"optim.duration": "60 steps"}))
     kept = int(re.search(r"going on from the checkpoint of step (\d+)", caplog.text)[1])

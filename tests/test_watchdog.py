@@ -20,9 +20,9 @@ from hdam.platform.runs import locked
 from hdam.platform.watchdog import Watchdog
 with locked(Path(sys.argv[1])), Watchdog() as watchdog:
     for line in sys.stdin:
-        action, run_id, folder = line.split()
+        action, run_id, folder, status = line.split()
         if action == "watch":
-            watchdog.watch(run_id, Path(folder))
+            watchdog.watch(run_id, Path(folder), status)
         else:
             watchdog.unwatch(run_id)
         print("done", flush=True)
@@ -53,11 +53,11 @@ class Driver:
         self._folder = folder
         (self.watchdog,) = self._watchdogs()
 
-    def watch(self, run_id, folder=None):
-        self._tell("watch", run_id, folder or self._folder)
+    def watch(self, run_id, folder=None, status="KILLED"):
+        self._tell("watch", run_id, folder or self._folder, status)
 
     def unwatch(self, run_id):
-        self._tell("unwatch", run_id, self._folder)
+        self._tell("unwatch", run_id, self._folder, "-")
 
     def leave(self):
         self.process.stdin.close()
@@ -132,18 +132,22 @@ def test_only_runs_that_a_killed_driver_left_behind_are_killed(client, tmp_path)
     assert {name: status(client, run_id) for name, run_id in runs.items()} == {
         "left behind": "KILLED",
         "finished": "FINISHED",
-        **dict.fromkeys(names[2:], "RUNNING"),
+        "folder gone": "KILLED",
+        **dict.fromkeys(names[2:5], "RUNNING"),
     }
     with locked(tmp_path / "here"):
         pass
 
 
-def test_a_driver_that_ends_properly_has_set_the_status_itself(client, run_id, tmp_path):
+def test_a_status_that_the_driver_could_not_set_is_set_when_it_has_left(client, run_id, tmp_path):
+    other = client.create_run("0").info.run_id
     with driving(tmp_path) as driver:
-        driver.watch(run_id)
+        driver.watch(other)
+        driver.watch(run_id, status="FINISHED")
+        driver.unwatch(other)
         driver.leave()
         driver.wait_for_the_watchdog()
-    assert status(client, run_id) == "RUNNING"
+    assert (status(client, run_id), status(client, other)) == ("FINISHED", "RUNNING")
 
 
 def test_a_killed_watchdog_does_not_disturb_the_driver(run_id, tmp_path):
