@@ -24,7 +24,7 @@ from hdam.platform.runs import StageRecord, read_record
 from hdam.platform.status import examine_experiment
 from hdam.platform.train import train
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 STEPS = 200
 ONE_WORKER = {
@@ -189,7 +189,7 @@ def test_losses_that_stay_no_numbers_end_the_run_and_leave_the_batches(dataset, 
         TrainingError, match=r"4 steps in a row, up to step 5, were skipped: .* is (nan|inf); .*optim\.lr"
     ):
         train(experiment)
-    (stage_dir,) = results.glob("stages/*")
+    (stage_dir,) = results.glob("stages/hdam-*")
     record = read_record(stage_dir, StageRecord)
     assert record.status == "failed" and "4 steps in a row" in record.reason
     assert newest_checkpoint(stage_dir) is None, "broken weights are not kept"
@@ -237,7 +237,9 @@ def test_a_server_that_goes_away_does_not_stop_a_training(dataset, ray_session, 
     (stage_dir,) = (tmp_path / "results").glob("stages/hdam-*")
     record = read_record(stage_dir, StageRecord)
     assert record.status == "finished" and not record.is_published
-    assert caplog.text.count("MLflow does not take metrics") == 2, "once for each time"
+    assert 2 <= caplog.text.count("MLflow does not take metrics") <= 3, (
+        "once for each time, and when it was to be published"
+    )
     assert "MLflow answers again" in caplog.text
     assert "they are kept in" in caplog.text and (stage_dir / "unsent.jsonl").stat().st_size > 0
     server.start()
