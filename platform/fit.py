@@ -94,9 +94,13 @@ class _Watched:
         deadline = time.monotonic() + seconds
         while not self.outcome.done() and time.monotonic() < deadline:
             wait([self.outcome], timeout=POLL_SECONDS)
-            for message in fetch_messages(self._mailbox):
-                self._is_training = True
-                self._on_message(message)
+            self._fetch()
+        self._fetch()  # handling the last ones may have taken until after the end
+
+    def _fetch(self) -> None:
+        for message in fetch_messages(self._mailbox):
+            self._is_training = True
+            self._on_message(message)
 
     def stop(self) -> None:
         """Let the workers write a last checkpoint and end; what has not begun yet has nothing to keep."""
