@@ -158,6 +158,7 @@ def test_a_killed_watchdog_does_not_disturb_the_driver(run_id, tmp_path):
         driver.watch("a" * 32)
         driver.unwatch(run_id)
         driver.leave()
+        assert driver.process.returncode == 0
 
 
 def test_watching_costs_little():
