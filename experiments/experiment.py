@@ -73,6 +73,14 @@ class DamConfig(Section):
     lr: PositiveFloat | None = None
 
 
+class AvdTrainingConfig(Section):
+    """What the training of the AVD network does differently from `optim` (RegionMM); None is as there."""
+
+    duration: Length | None = Duration(30, "epochs")
+    milestones: tuple[Length, ...] | None = (Duration(20, "epochs"), Duration(25, "epochs"))
+    lr: PositiveFloat | None = 1e-3
+
+
 class ScreenConfig(Section):
     """Which motion anchors of a trained DAM are abnormal (supplementary, p. 2)."""
 
@@ -127,12 +135,13 @@ class Experiment(Section):
     seed: NonNegativeInt = 0
     procedure: Literal["paper", "scratch"] = "paper"
     """How HDAM comes about: `paper` trains a DAM, screens its motion anchors and lets it grow into HDAM; `scratch`
-    trains HDAM from random weights. DAM and FOMM have a single training either way."""
+    trains HDAM from random weights. All other models have a single training either way."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     losses: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     dam: DamConfig = DamConfig()
+    avd: AvdTrainingConfig = AvdTrainingConfig()
     screen: ScreenConfig = ScreenConfig()
     resources: ResourceConfig = ResourceConfig()
     log: LogConfig = LogConfig()
@@ -149,9 +158,9 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _lasts_at_all(self) -> "Experiment":
-        for name, duration in (("optim", self.optim.duration), ("dam", self.dam.duration)):
-            if duration is not None and duration.count < 1:
-                raise ValueError(f"{name}.duration is {duration}; expected at least 1 step")
+        for name, section in (("optim", self.optim), ("dam", self.dam), ("avd", self.avd)):
+            if section.duration is not None and section.duration.count < 1:
+                raise ValueError(f"{name}.duration is {section.duration}; expected at least 1 step")
         return self
 
     def settings(self) -> dict[str, Any]:

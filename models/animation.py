@@ -5,22 +5,25 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hdam.models.geometry import inverse
-from hdam.models.hdam import MotionModel
+from hdam.models.geometry import motion_affine
+from hdam.models.model import MotionModel
 from hdam.models.structures import Anchors, AnchorTree, Image, Points, Transfer
 
-Mode = Literal["absolute", "relative"]
+Mode = Literal["absolute", "relative", "avd"]
 
 
 class Animator:
     """Paints one driving frame after the other; the source is detected and encoded once.
 
     `absolute` takes the driving anchors as they are; `relative` adds their motion since the first driving frame to
-    the source's anchors (FOMM, section 3.5), scaled by the two objects' sizes. As in the published demonstrations the
-    background stands still.
+    the source's anchors (FOMM, section 3.5), scaled by the two objects' sizes; `avd` lets the AVD network give the
+    source the driving pose. As in the published demonstrations the background stands still.
     """
 
     def __init__(self, model: MotionModel, source: Image, *, mode: Mode = "relative") -> None:
+        """Raises ValueError for the mode `avd` where the model has no AVD network."""
+        if mode == "avd" and model.avd is None:
+            raise ValueError("mode avd needs a model with an AVD network; train one with model.has_avd: true")
         self._model = model
         self._mode = mode
         self._first: AnchorTree | None = None
@@ -34,18 +37,28 @@ class Animator:
         tree = self._model.detect(driving)
         if self._mode == "absolute":
             return self._model.paint(self._encoded, self.source, tree)
-        if self._first is None:
-            self._first = tree
-        scale = size_ratio(self.source.motion.position, self._first.motion.position)
-        moved = relative_motion(self.source.motion, tree.motion, self._first.motion, scale=scale)
+        moved = self._relative(tree) if self._mode == "relative" else self._reposed(tree)
         transfer = self._model.paint(self._encoded, self.source, tree._replace(motion=moved))
         return transfer._replace(driving=tree._replace(motion=moved), attention=self._model.attend(tree))
+
+    def _relative(self, driving: AnchorTree) -> Anchors:
+        if self._first is None:
+            self._first = driving
+        scale = size_ratio(self.source.motion.position, self._first.motion.position)
+        return relative_motion(self.source.motion, driving.motion, self._first.motion, scale=scale)
+
+    def _reposed(self, driving: AnchorTree) -> Anchors:
+        assert self._model.avd is not None
+        moved: Anchors = self._model.avd(self.source.motion, driving.motion)
+        return moved
 
 
 def relative_motion(source: Anchors, driving: Anchors, first: Anchors, *, scale: Tensor | float = 1.0) -> Anchors:
     """Source anchors moved as the driving ones moved since the first driving frame."""
     position = source.position + (driving.position - first.position) * scale
-    return Anchors(position, driving.affine @ inverse(first.affine) @ source.affine)
+    affine = motion_affine(driving, first) @ source.affine
+    covariance = None if source.covariance is None else affine @ affine.transpose(-1, -2)
+    return Anchors(position, affine, covariance)
 
 
 def size_ratio(source: Points, driving: Points) -> float:

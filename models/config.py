@@ -102,6 +102,17 @@ class BackgroundConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AvdConfig:
+    """Network that gives one object the pose of another one (animation via disentanglement, RegionMM)."""
+
+    identity_width: int = 64
+    """Numbers that the identity is squeezed into."""
+    pose_width: int = 64
+    stretch: float = 0.25
+    """Poses are stretched by factors in 1 ± this while it trains, so that it cannot take the build from them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DiscriminatorConfig:
     """Patch discriminator, one per scale."""
 
@@ -156,6 +167,9 @@ class LossConfig:
     """Of the supplementary's sum. The published configurations have 10, of the mean that `released` takes."""
     completeness: float = 1.0
     """Likewise; the published configuration for MGIF has 20."""
+    avd_position: float = 1.0
+    """Of the AVD network, which is trained by itself: its anchors' positions, and affines."""
+    avd_affine: float = 1.0
     delta: float = 0.3
     """δ of the completeness loss: the least attention that a motion anchor shall get."""
     gan: float = 0.0
@@ -167,6 +181,8 @@ class LossConfig:
 class ModelConfig:
     """A whole model."""
 
+    family: str = "hdam"
+    """File of `hdam.models.families` that puts the model together; `hdam` is HDAM, DAM and FOMM, by their anchors."""
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     reading: Reading = "paper"
     ignored: tuple[int, ...] = ()
@@ -175,7 +191,15 @@ class ModelConfig:
     flow: FlowConfig = field(default_factory=FlowConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     background: BackgroundConfig = field(default_factory=BackgroundConfig)
+    has_avd: bool = False
+    """Whether an AVD network is trained after the rest of the model."""
+    avd: AvdConfig = field(default_factory=AvdConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+    @property
+    def variant(self) -> str:
+        """Name of the model: its family, and of the family `hdam` which of the three it is."""
+        return self.anchors.variant if self.family == "hdam" else self.family
 
     def __post_init__(self) -> None:
         unknown = [k for k in self.ignored if not 0 <= k < self.anchors.num_motion]

@@ -11,6 +11,7 @@ from hdam.models.geometry import (
     coordinate_grid,
     expected_position,
     gaussian_maps,
+    region_maps,
     sample,
     transform_homogeneous,
 )
@@ -54,11 +55,16 @@ class FlowEstimator(nn.Module):
 def heatmap_difference(
     source: Anchors, driving: Anchors, size: tuple[int, int], *, variance: float
 ) -> Float[Tensor, "batch candidate height width"]:
-    """Gaussians of the driving anchors minus those of the source; zero for the background, which comes first."""
-    heat = gaussian_maps(driving.position, size, variance=variance) - gaussian_maps(
-        source.position, size, variance=variance
-    )
+    """Heat maps of the driving anchors minus those of the source; zero for the background, which comes first."""
+    heat = heatmaps(driving, size, variance=variance) - heatmaps(source, size, variance=variance)
     return F.pad(heat, (0, 0, 0, 0, 1, 0))
+
+
+def heatmaps(anchors: Anchors, size: tuple[int, int], *, variance: float) -> Float[Tensor, "batch anchor height width"]:
+    """Round Gaussians of this variance at points; regions have a shape of their own."""
+    if anchors.covariance is not None:
+        return region_maps(anchors, size)
+    return gaussian_maps(anchors.position, size, variance=variance)
 
 
 def candidate_flows(

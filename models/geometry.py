@@ -16,7 +16,10 @@ from hdam.models.config import Reading
 from hdam.models.structures import Affines, Anchors, Grid, Points
 
 SMALLEST_DETERMINANT = 1e-3
-"""Affines with a smaller determinant are inverted as if it were this large, so that no step divides by zero."""
+"""Affines with a smaller determinant, in units of the mean square of their columns' lengths, are inverted as if it were
+this large, so that no step divides by zero. 1 for the identity at any scale, 0 for what maps the plane to a line."""
+SMALLEST_SQUARE = 1e-9
+"""Added to that unit, for matrices of zeros."""
 
 
 def coordinate_grid(height: int, width: int, *, like: Tensor) -> Float[Tensor, "height width 2"]:
@@ -60,19 +63,41 @@ def gaussian_maps(position: Points, size: tuple[int, int], *, variance: float) -
     return torch.exp(-0.5 * squared / variance)
 
 
-def inverse(affine: Float[Tensor, "*rest 2 2"]) -> Float[Tensor, "*rest 2 2"]:
+def region_maps(regions: Anchors, size: tuple[int, int]) -> Float[Tensor, "batch anchor h w"]:
+    """exp(−½ (z − p)ᵀ C⁻¹ (z − p)) at every pixel z, C being the region's covariance; not normalised (RegionMM)."""
+    assert regions.covariance is not None
+    offset = coordinate_grid(*size, like=regions.position) - regions.position[:, :, None, None, :]
+    # Its determinant is the square of the affine's.
+    inverted = inverse(regions.covariance, smallest=SMALLEST_DETERMINANT**2)
+    spread = torch.einsum("bahwi,baij,bahwj->bahw", offset, inverted, offset)
+    return torch.exp(-0.5 * spread)
+
+
+def inverse(
+    affine: Float[Tensor, "*rest 2 2"], *, smallest: float = SMALLEST_DETERMINANT
+) -> Float[Tensor, "*rest 2 2"]:
     """Inverse of 2×2 matrices, finite for singular ones too (see SMALLEST_DETERMINANT)."""
     a, b, c, d = affine[..., 0, 0], affine[..., 0, 1], affine[..., 1, 0], affine[..., 1, 1]
     determinant = a * d - b * c
-    floor = torch.full_like(determinant, SMALLEST_DETERMINANT).copysign(determinant)
-    safe = torch.where(determinant.abs() < SMALLEST_DETERMINANT, floor, determinant)
+    unit = (a * a + b * b + c * c + d * d).detach() / 2 + SMALLEST_SQUARE
+    floor = (smallest * unit).copysign(determinant)
+    safe = torch.where(determinant.abs() < floor.abs(), floor, determinant)
     adjugate = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
     return adjugate / safe[..., None, None]
 
 
 def motion_affine(source: Anchors, driving: Anchors) -> Affines:
-    """θ = θ^s (θ^d)⁻¹, the linear part of each anchor's motion from driving to source (main paper, eq. 2)."""
-    return source.affine @ inverse(driving.affine)
+    """θ = θ^s (θ^d)⁻¹, the linear part of each anchor's motion from driving to source (main paper, eq. 2).
+
+    Regions turn by at most a quarter: their axes have no direction.
+    """
+    motion = source.affine @ inverse(driving.affine)
+    return motion if source.covariance is None else without_half_turns(motion)
+
+
+def without_half_turns(affine: Float[Tensor, "*rest 2 2"]) -> Float[Tensor, "*rest 2 2"]:
+    """The affine, or its negative where the x axis would be turned around; 0 stays 0 (RegionMM's axis swap)."""
+    return affine * affine[..., :1, :1].detach().sign()
 
 
 def expected_position(

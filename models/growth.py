@@ -1,4 +1,4 @@
-"""From DAM to HDAM: weights of a model with fewer intermediate anchors, or none, fill one with more."""
+"""Weights of a model fill one that has more: DAM becomes HDAM, and any model gets an AVD network."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from hdam.models.config import AnchorConfig, ModelConfig
-from hdam.models.hdam import MotionModel
+from hdam.models.model import MotionModel
 from hdam.models.weights import WeightsError, fill
 
 _ATTENTION = "detector.attention."
+_AVD = "avd."
 _HEATMAP_HEAD = ("detector.heatmap_head.weight", "detector.heatmap_head.bias")
 _AFFINE_HEAD = ("detector.affine_head.weight", "detector.affine_head.bias")
 _NUMBERS_PER_AFFINE = 4
@@ -24,7 +25,7 @@ class Growth(NamedTuple):
     grown: tuple[str, ...]
     """The detector's heads: the rows of motion anchors and root taken over, those of intermediate anchors fresh."""
     fresh: tuple[str, ...]
-    """Left as the model was built: the attention, where the smaller model has none."""
+    """Left as the model was built: attention or AVD network, where the smaller model has none."""
 
 
 def grow_weights(model: MotionModel, tensors: Mapping[str, Tensor], *, anchors: AnchorConfig, origin: str) -> Growth:
@@ -52,6 +53,18 @@ def grow_weights(model: MotionModel, tensors: Mapping[str, Tensor], *, anchors: 
     fill(model, {**tensors, **grown, **{name: state[name] for name in fresh}}, origin=origin)
     copied = tuple(name for name in state if name not in grown and name not in fresh)
     return Growth(copied, tuple(grown), fresh)
+
+
+def add_avd(model: MotionModel, tensors: Mapping[str, Tensor], *, origin: str) -> Growth:
+    """Fill `model`, newly built with an AVD network, from the weights of the same model without one.
+
+    `origin` names the tensors in errors. Raises WeightsError, before anything is copied, where one is missing, unknown
+    or of another shape.
+    """
+    state = model.state_dict()
+    fresh = tuple(name for name in state if name.startswith(_AVD))
+    fill(model, {**tensors, **{name: state[name] for name in fresh}}, origin=origin)
+    return Growth(tuple(name for name in state if name not in fresh), (), fresh)
 
 
 def _check_anchors(ours: AnchorConfig, theirs: AnchorConfig, origin: str) -> None:

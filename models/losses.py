@@ -12,18 +12,31 @@ from torch import Tensor
 from hdam.models.attention import Attention
 from hdam.models.config import Reading
 from hdam.models.discriminator import Judgement
-from hdam.models.geometry import expected_position, inverse
+from hdam.models.geometry import expected_position, inverse, without_half_turns
 from hdam.models.structures import Affines, Anchors, Points, Scalar
+
+Losses = dict[str, Scalar]
+"""By name."""
+
+
+def mean_difference(found: Tensor, truth: Tensor) -> Scalar:
+    """Mean absolute difference."""
+    return (found - truth).abs().mean()
 
 
 def equivariance_position(detected: Points, restored: Points) -> Scalar:
     """Mean absolute error between an anchor and its restored twin (main paper, eq. 11)."""
-    return (detected - restored).abs().mean()
+    return mean_difference(detected, restored)
 
 
-def equivariance_affine(detected: Affines, deformed: Affines, jacobian: Affines) -> Scalar:
-    """Mean absolute entry of I − (A)⁻¹ J A', A detected, A' detected on the deformed image (FOMM, eq. 9)."""
-    product = inverse(detected) @ jacobian @ deformed
+def equivariance_affine(detected: Anchors, deformed: Anchors, jacobian: Affines) -> Scalar:
+    """Mean absolute entry of I − (A)⁻¹ J A', A detected, A' detected on the deformed image (FOMM, eq. 9).
+
+    Axes of regions may come out turned around, which is no error (RegionMM).
+    """
+    product = inverse(detected.affine) @ jacobian @ deformed.affine
+    if detected.covariance is not None:
+        product = without_half_turns(product)
     return (torch.eye(2, dtype=product.dtype, device=product.device) - product).abs().mean()
 
 

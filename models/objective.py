@@ -6,15 +6,16 @@ import torch
 from torch import nn
 
 from hdam.models import losses
+from hdam.models.avd_objective import AvdObjective
 from hdam.models.config import LossConfig, ModelConfig
 from hdam.models.deformation import Deformations, draw_affine, draw_thin_plate
 from hdam.models.discriminator import Discriminator
-from hdam.models.hdam import MotionModel
+from hdam.models.families import build_model
+from hdam.models.losses import Losses
+from hdam.models.model import MotionModel
 from hdam.models.perceptual import PerceptualPyramid
-from hdam.models.structures import AnchorTree, Image, Scalar, Transfer
+from hdam.models.structures import AnchorTree, Image, Transfer
 from hdam.models.weights import load_perceptual_features
-
-Losses = dict[str, Scalar]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +31,7 @@ class TrainingForward:
 
 
 class Objective(nn.Module):
-    """The losses of FOMM, DAM and HDAM; which of them apply follows from the model's anchors and the weights."""
+    """The losses of all families; which of them apply follows from the model's anchors and the weights."""
 
     def __init__(
         self,
@@ -52,6 +53,15 @@ class Objective(nn.Module):
         terms = self._appearance(made, driving) | self._equivariance(made, deformations)
         terms |= self._structure(made.transfer)
         return terms, made.transfer
+
+    def draw(self, batch: int, *, generator: torch.Generator | None = None) -> Deformations:
+        """The random maps of one step."""
+        return draw_deformations(batch, self.config, generator=generator)
+
+    def preview(self, source: Image, driving: Image) -> Transfer:
+        """The source moved like the driving image; for pictures and scores."""
+        transfer: Transfer = self.model(source, driving)
+        return transfer
 
     def run(self, source: Image, driving: Image, deformations: Deformations) -> TrainingForward:
         """All passes in the published order, which running statistics depend on."""
@@ -106,7 +116,7 @@ class Objective(nn.Module):
         if config.equivariance_affine:
             jacobian = deformation.jacobian(deformed.position)
             terms["equivariance_affine"] = config.equivariance_affine * losses.equivariance_affine(
-                detected.affine, deformed.affine, jacobian
+                detected, deformed, jacobian
             )
         return terms
 
@@ -143,13 +153,16 @@ def draw_deformations(batch: int, config: LossConfig, *, generator: torch.Genera
     return Deformations(augmentation, draw_thin_plate(batch, config.deformation, generator=generator))
 
 
-def build_objective(model: ModelConfig, config: LossConfig) -> Objective:
-    """Model, perceptual network and discriminator from their settings.
+def build_objective(model: ModelConfig, config: LossConfig) -> Objective | AvdObjective:
+    """Model, perceptual network and discriminator from their settings; for a model with AVD network, its training.
 
-    Raises WeightsError where the perceptual network's weights are missing or unfit.
+    Raises WeightsError where the perceptual network's weights are missing or unfit, ValueError where settings of the
+    model do not fit together.
     """
+    if model.has_avd:
+        return AvdObjective(build_model(model), config)
     return Objective(
-        MotionModel(model),
+        build_model(model),
         config,
         perceptual=PerceptualPyramid(load_perceptual_features(config.perceptual), config.perceptual),
         discriminator=Discriminator(model.discriminator) if config.gan else None,

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.optim import Adam
 
-from hdam.models.hdam import MotionModel
-from hdam.models.objective import Objective
+from hdam.models.model import MotionModel
+from hdam.models.objective import AvdObjective, Objective
 
 
 class Optimisers(NamedTuple):
@@ -17,8 +17,8 @@ class Optimisers(NamedTuple):
     discriminator: Adam | None
 
 
-def build_optimisers(objective: Objective, *, lr: float, betas: tuple[float, float]) -> Optimisers:
-    """Parameter groups are named `detector`, `generator` (flow included) and `background`."""
+def build_optimisers(objective: Objective | AvdObjective, *, lr: float, betas: tuple[float, float]) -> Optimisers:
+    """Parameter groups are named after the model's parts."""
     groups = [
         {"name": name, "params": [p for module in modules for p in module.parameters()]}
         for name, modules in model_parts(objective.model).items()
@@ -31,7 +31,9 @@ def build_optimisers(objective: Objective, *, lr: float, betas: tuple[float, flo
 
 
 def model_parts(model: MotionModel) -> dict[str, list[nn.Module]]:
-    """The parts that the published code optimises separately."""
+    """The parts that the published code optimises separately: `generator` includes the flow, and AVD comes last."""
+    if model.avd is not None:
+        return {"avd": [model.avd]}
     parts: dict[str, list[nn.Module]] = {
         "detector": [model.detector],
         "generator": [model.flow, model.generator],

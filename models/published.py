@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from hdam.models.discriminator import Discriminator
-from hdam.models.hdam import MotionModel
+from hdam.models.model import MotionModel
 from hdam.models.weights import WeightsError, fill
 
+# Its name in DAM's and FOMM's code, and in RegionMM's.
+_FLOW = r"generator\.(?:dense_motion_network|pixelwise_flow_predictor)"
 # Published prefix, ours. The first rule that fits a name rewrites it; `\1` is a block's number.
 _RULES: tuple[tuple[str, str], ...] = (
     (r"kp_detector\.predictor\.encoder\.down_blocks\.", "model.detector.hourglass.encoder.blocks."),
@@ -18,18 +20,25 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"kp_detector\.jacobian\.", "model.detector.affine_head."),
     (r"kp_detector\.subroot_attention_block\.", "model.detector.attention.key."),
     (r"kp_detector\.leaf_attention_block\.", "model.detector.attention.query."),
-    (r"generator\.dense_motion_network\.hourglass\.encoder\.down_blocks\.", "model.flow.hourglass.encoder.blocks."),
-    (r"generator\.dense_motion_network\.hourglass\.decoder\.up_blocks\.", "model.flow.hourglass.decoder.blocks."),
-    (r"generator\.dense_motion_network\.mask\.", "model.flow.mask_head."),
-    (r"generator\.dense_motion_network\.occlusion\.", "model.flow.occlusion_head."),
+    (_FLOW + r"\.hourglass\.encoder\.down_blocks\.", "model.flow.hourglass.encoder.blocks."),
+    (_FLOW + r"\.hourglass\.decoder\.up_blocks\.", "model.flow.hourglass.decoder.blocks."),
+    (_FLOW + r"\.mask\.", "model.flow.mask_head."),
+    (_FLOW + r"\.occlusion\.", "model.flow.occlusion_head."),
     (r"generator\.bottleneck\.r(\d+)\.", r"model.generator.bottleneck.\1."),
     (r"generator\.", "model.generator."),
+    (r"region_predictor\.predictor\.encoder\.down_blocks\.", "model.detector.hourglass.encoder.blocks."),
+    (r"region_predictor\.predictor\.decoder\.up_blocks\.", "model.detector.hourglass.decoder.blocks."),
+    (r"region_predictor\.regions\.", "model.detector.heatmap_head."),
+    (r"avd_network\.id_encoder\.", "model.avd.identity_encoder."),
+    (r"avd_network\.", "model.avd."),
     (r"bg_predictor\.encoder\.down_blocks\.", "model.background.encoder.blocks."),
     (r"bg_predictor\.fc\.", "model.background.head."),
 )
 _DOWNSAMPLE_KERNELS = {
     "kp_detector.down.weight": "detector",
     "generator.dense_motion_network.down.weight": "flow",
+    "region_predictor.down.weight": "detector",
+    "generator.pixelwise_flow_predictor.down.weight": "flow",
 }
 LARGEST_KERNEL_DIFFERENCE = 1e-6
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hdam.models.config import DeformationConfig
 from hdam.models.deformation import Deformation, draw_thin_plate
-from hdam.models.hdam import MotionModel
+from hdam.models.model import MotionModel
 from hdam.models.structures import Image
 
 SCREENING_SCALE = 10.0

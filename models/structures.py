@@ -4,6 +4,7 @@ Coordinates are (x, y) in −1…1, x to the right and y down; −1 and 1 are th
 Axes always stand in the order batch, anchor, height, width, channel.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,27 @@ class Anchors(NamedTuple):
     position: Points
     affine: Affines
     """Linear part of the frame, acting on (x, y) columns."""
+    covariance: Affines | None = None
+    """Of a region: how far it reaches, in coordinates². Its affine then holds its principal axes, which have a length
+    but no direction: turning one around changes nothing. None for points, whose affine has a direction."""
+
+    def split(self, sizes: Sequence[int]) -> list["Anchors"]:
+        """So many anchors each, in their order; the opposite of `join`."""
+        parts = (None if tensor is None else tensor.split(list(sizes), 1) for tensor in self)
+        position, affine, covariance = parts
+        assert position is not None and affine is not None
+        covariances = [None] * len(sizes) if covariance is None else covariance
+        return [Anchors(*each) for each in zip(position, affine, covariances, strict=True)]
+
+    @classmethod
+    def join(cls, groups: Sequence["Anchors"]) -> "Anchors":
+        """All anchors one after the other; either all of them are regions or none."""
+        covariances = [group.covariance for group in groups if group.covariance is not None]
+        return cls(
+            torch.cat([group.position for group in groups], 1),
+            torch.cat([group.affine for group in groups], 1),
+            torch.cat(covariances, 1) if covariances else None,
+        )
 
 
 class AnchorTree(NamedTuple):
@@ -38,11 +60,7 @@ class AnchorTree(NamedTuple):
     def split(cls, anchors: Anchors, *, num_motion: int, has_root: bool, features: Tensor | None) -> "AnchorTree":
         """Take apart anchors that stand in the order motion, intermediate, root."""
         total = anchors.position.shape[1]
-        sizes = [num_motion, total - num_motion - int(has_root), int(has_root)]
-        levels = [
-            Anchors(*parts)
-            for parts in zip(anchors.position.split(sizes, 1), anchors.affine.split(sizes, 1), strict=True)
-        ]
+        levels = anchors.split([num_motion, total - num_motion - int(has_root), int(has_root)])
         motion, intermediate, root = (level if level.position.shape[1] else None for level in levels)
         if motion is None:
             raise ValueError(f"a tree of {total} anchors without motion anchors; at least one has to move pixels")
@@ -51,8 +69,7 @@ class AnchorTree(NamedTuple):
     @property
     def all(self) -> Anchors:
         """All anchors in the order motion, intermediate, root."""
-        levels = [level for level in (self.motion, self.intermediate, self.root) if level is not None]
-        return Anchors(torch.cat([a.position for a in levels], 1), torch.cat([a.affine for a in levels], 1))
+        return Anchors.join([level for level in (self.motion, self.intermediate, self.root) if level is not None])
 
 
 class DenseMotion(NamedTuple):

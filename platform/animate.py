@@ -3,7 +3,8 @@
 The default mode is `relative`: the source keeps its own pose and shape and takes over the *change* since the first
 driving frame, which is what people expect of faces and of anything that begins in about the same pose. `absolute`,
 the default of the published demonstrations, puts every anchor where the driving video has it: right where source and
-driving show the same object, or objects of the same build, in any pose.
+driving show the same object, or objects of the same build, in any pose. `avd`, for models
+with an AVD network, lets the source take the driving pose and keep its own build.
 """
 
 import time
@@ -18,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from hdam.models.animation import Animator, Mode
-from hdam.models.hdam import MotionModel
+from hdam.models.model import MotionModel
 from hdam.models.structures import Transfer
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.frame_codec import Pixels
@@ -82,6 +83,8 @@ def animate(
     """
     started = time.monotonic()
     _check_names(out, inputs=(source, driving), has_structure=structure, has_grid=grid)
+    if mode == "avd" and loaded.model.avd is None:
+        raise InputError(f"--mode avd: {loaded.uri} has no AVD network; train one with model.has_avd: true")
     still, media = read_still(source, loaded), open_media(driving)
     views: dict[Path, View] = {out: _result_view}
     if grid:

@@ -209,8 +209,8 @@ def animate(
     driving: Annotated[Path, typer.Option(help="Video, GIF or frame folder whose motion is taken.")],
     out: Annotated[Path, typer.Option(help="mp4, gif, or no suffix for a folder of PNGs.")],
     mode: Annotated[
-        Literal["relative", "absolute"],
-        typer.Option(help="Take over the change since the first driving frame, or the driving pose itself."),
+        Literal["relative", "absolute", "avd"],
+        typer.Option(help="Take over the change since the first driving frame, the driving pose, or the pose by AVD."),
     ] = "relative",
     structure: Annotated[bool, typer.Option("--structure", help="Also draw the anchors.")] = False,
     grid: Annotated[bool, typer.Option("--grid", help="Also write source, driving and result side by side.")] = False,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdam.models.hdam import MotionModel
+from hdam.models.model import MotionModel
 from hdam.pipelines.clips import Clip
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.shards import iter_clips

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hdam.models.hdam import MotionModel
+from hdam.models.objective import AvdObjective, Objective
 from hdam.models.structures import Image
 from hdam.pipelines.clips import Clip
 from hdam.pipelines.shards import iter_clips
@@ -44,22 +44,24 @@ class HeldOut:
         self.driving = driving
 
     @torch.no_grad()
-    def paint(self, model: MotionModel, path: Path) -> None:
-        """Paint some pairs with `model` in evaluation mode, and write the grid of all by-products to `path`."""
-        with _evaluating(model) as device:
+    def paint(self, objective: Objective | AvdObjective, path: Path) -> None:
+        """Paint some pairs with a model in evaluation mode, and write the grid of all by-products to `path`."""
+        with _evaluating(objective) as device:
             source, driving = (images[:NUM_PAINTED].to(device) for images in (self.source, self.driving))
-            grid = sample_grid(model(source, driving), source, driving, ignored=model.config.ignored)
+            grid = sample_grid(
+                objective.preview(source, driving), source, driving, ignored=objective.model.config.ignored
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         save_picture(grid, path)
 
     @torch.no_grad()
-    def score(self, model: MotionModel) -> HeldOutScore:
-        """The error of `model` in evaluation mode: a quick look, no evaluation."""
+    def score(self, objective: Objective | AvdObjective) -> HeldOutScore:
+        """The error of a model in evaluation mode: a quick look, no evaluation."""
         error = repeat_error = 0.0
-        with _evaluating(model) as device:
+        with _evaluating(objective) as device:
             pairs = zip(self.source.split(PAIRS_AT_ONCE), self.driving.split(PAIRS_AT_ONCE), strict=True)
             for source, driving in ((source.to(device), driving.to(device)) for source, driving in pairs):
-                error += (model(source, driving).image - driving).abs().mean(dim=(1, 2, 3)).sum().item()
+                error += (objective.preview(source, driving).image - driving).abs().mean(dim=(1, 2, 3)).sum().item()
                 repeat_error += (source - driving).abs().mean(dim=(1, 2, 3)).sum().item()
         return HeldOutScore(error / len(self.source), repeat_error / len(self.source))
 
@@ -78,11 +80,11 @@ def _frame_at(clip: Clip, time: float) -> np.ndarray:
 
 
 @contextmanager
-def _evaluating(model: MotionModel) -> Iterator[torch.device]:
+def _evaluating(objective: Objective | AvdObjective) -> Iterator[torch.device]:
     """Evaluation mode, and back again; yields the model's device."""
-    was_training = model.training
-    model.eval()
+    was_training = objective.training
+    objective.eval()
     try:
-        yield next(model.parameters()).device
+        yield next(objective.parameters()).device
     finally:
-        model.train(was_training)
+        objective.train(was_training)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from hdam.experiments.experiment import Experiment
-from hdam.models.hdam import MotionModel
+from hdam.models.families import build_model
+from hdam.models.model import MotionModel
 from hdam.models.weights import fill, load_weights, save_weights
 from hdam.pipelines.errors import InputError
 from hdam.platform.checkpoints import SEAL_NAME, is_sound, read_checkpoint, read_seal
@@ -48,7 +49,7 @@ def read_checkpointed_model(folder: Path) -> tuple[MotionModel, Experiment]:
     if seal is None or seal["experiment"] is None:
         raise InputError(f"{folder}: this checkpoint is damaged; take another one of the same run")
     experiment = Experiment.model_validate(seal["experiment"])
-    model = MotionModel(experiment.model)
+    model = build_model(experiment.model)
     fill(model, read_checkpoint(folder)["model"], origin=str(folder))
     return model.eval(), experiment
 
@@ -68,6 +69,6 @@ def read_model(folder: Path) -> tuple[MotionModel, Experiment]:
         experiment = Experiment.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: settings that this hdam does not know: {error}") from error
-    model = MotionModel(experiment.model)
+    model = build_model(experiment.model)
     load_weights(model, folder / WEIGHTS_NAME)
     return model.eval(), experiment

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from hdam.experiments.experiment import Experiment
-from hdam.models.objective import build_objective, draw_deformations
+from hdam.models.objective import build_objective
 from hdam.models.optimisation import build_optimisers
 from hdam.models.weights import WeightsError
 from hdam.pipelines.errors import InputError, first_line
@@ -68,7 +68,7 @@ def _check_model(experiment: Experiment) -> None:
         objective = build_objective(experiment.model, experiment.losses).eval()
         build_optimisers(objective, lr=optim.lr, betas=optim.betas)
         with torch.no_grad():
-            objective(black, black, draw_deformations(1, experiment.losses))
+            objective(black, black, objective.draw(1))
     except WeightsError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:

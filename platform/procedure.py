@@ -37,13 +37,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("hdam")
 
 SHOWN_RUN_ID = 8
-WORK: Mapping[StageKind, Callable[[Job], dict[str, Any]]] = {
-    "fomm": train_stage,
-    "dam": train_stage,
-    "screen": screen_stage,
-    "hdam": train_stage,
-    "evaluate": evaluate_stage,
-}
+WORK: Mapping[StageKind, Callable[[Job], dict[str, Any]]] = {"screen": screen_stage, "evaluate": evaluate_stage}
+"""Of the stages that do not train."""
 
 
 class Procedure:
@@ -119,7 +114,7 @@ class Procedure:
 
     def _work(self, job: Job) -> dict[str, Any]:
         try:
-            return WORK[job.stage.kind](job)
+            return WORK.get(job.stage.kind, train_stage)(job)
         except (KeyboardInterrupt, SystemExit):
             step = step_of(newest_checkpoint(job.folder))
             where = f" from step {step}" if step else ""

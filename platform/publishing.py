@@ -29,7 +29,7 @@ def publish(client: "MlflowClient", kind: StageKind, folder: Path, record: Stage
     assert record.result is not None, "a finished stage has a result"
     kept = f"the results of stage {kind} are kept in {folder}, and sent at the end of the run or by the same command"
     with tolerated(kept):
-        _PUBLISHERS[kind](client, record.mlflow_run_id, folder, record.result)
+        _PUBLISHERS.get(kind, _publish_training)(client, record.mlflow_run_id, folder, record.result)
         return end_run(client, record.mlflow_run_id, "FINISHED")
     return False
 
@@ -72,9 +72,6 @@ def _publish_evaluation(client: "MlflowClient", run_id: str, folder: Path, resul
 
 
 _PUBLISHERS: Mapping[StageKind, Callable[["MlflowClient", str, Path, Mapping[str, Any]], None]] = {
-    "fomm": _publish_training,
-    "dam": _publish_training,
     "screen": _publish_screening,
-    "hdam": _publish_training,
     "evaluate": _publish_evaluation,
 }

@@ -64,7 +64,7 @@ def _tags(
 ) -> dict[str, str]:
     experiment, manifest = prepared.experiment, prepared.manifest
     tags = {
-        "variant": experiment.model.anchors.variant,
+        "variant": experiment.model.variant,
         "experiment": experiment.name,
         "run": run_dir.name,
         "steps": str(done[prepared.trained.kind].result["steps"]),

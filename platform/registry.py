@@ -20,7 +20,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 from hdam.experiments.experiment import Experiment
-from hdam.models.hdam import MotionModel
+from hdam.models.model import MotionModel
 from hdam.pipelines.errors import InputError
 from hdam.platform.model_folder import ARTIFACT_NAME, WEIGHTS_NAME, LoadedModel, read_model, write_model
 from hdam.platform.tracking import connect

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from hdam.models.hdam import MotionModel
+from hdam.models.model import MotionModel
 from hdam.models.screening import Screening
 from hdam.models.structures import Image as Images
 from hdam.platform.figures import (

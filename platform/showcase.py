@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hdam.models.hdam import MotionModel
+from hdam.models.model import MotionModel
 from hdam.pipelines.clips import Clip
 from hdam.pipelines.shards import iter_clips
 from hdam.pipelines.video_writer import open_writer

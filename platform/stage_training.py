@@ -1,4 +1,4 @@
-"""The stages that train: `fomm`, `dam` and `hdam`."""
+"""The stages that train: a model, or its AVD network."""
 
 import logging
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from hdam.experiments.experiment import Experiment
-from hdam.models.growth import grow_weights
-from hdam.models.hdam import MotionModel
+from hdam.models.families import build_model
+from hdam.models.growth import add_avd, grow_weights
 from hdam.models.weights import save_weights
 from hdam.platform.checkpoints import newest_checkpoint, read_checkpoint, step_of
 from hdam.platform.failures import TrainingError
@@ -76,20 +76,23 @@ def _train_rest(job: Job, experiment: Experiment, *, last_step: int) -> dict[str
 
 
 def _initial_weights(job: Job, experiment: Experiment) -> Path | None:
-    """HDAM's first weights, grown from the DAM that it is built on; None where there are weights, or none to grow."""
-    dam = job.inputs.get("dam")
-    if dam is None or newest_checkpoint(job.folder) is not None:
+    """The first weights, grown from those of the training before; None where there are weights, or none to grow."""
+    before = next((done for done in job.inputs.values() if done.stage.is_training), None)
+    if before is None or newest_checkpoint(job.folder) is not None:
         return None
-    path, origin = job.folder / INITIAL_NAME, dam.checkpoint
+    path, origin = job.folder / INITIAL_NAME, before.checkpoint
     torch.manual_seed(experiment.seed)
-    model = MotionModel(experiment.model)
+    model = build_model(experiment.model)
     tensors = read_checkpoint(origin)["model"]
-    growth = grow_weights(model, tensors, anchors=dam.stage.experiment.model.anchors, origin=str(origin))
+    if job.stage.kind == "avd":
+        growth = add_avd(model, tensors, origin=str(origin))
+    else:
+        growth = grow_weights(model, tensors, anchors=before.stage.experiment.model.anchors, origin=str(origin))
     save_weights(model, path)
     write_json(job.folder / GROWTH_NAME, growth._asdict())
     counts = [len(names) for names in growth]
     told = "weights from %s: %d tensors copied, %d grown, %d fresh (listed in %s)"
-    LOG.info(told, dam.folder.name, *counts, GROWTH_NAME)
+    LOG.info(told, before.folder.name, *counts, GROWTH_NAME)
     return path
 
 

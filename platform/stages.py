@@ -2,7 +2,8 @@
 
     procedure: paper     dam ──► screen ──► hdam ──► evaluate
                           └───────────────────┘
-    procedure: scratch   hdam ──► evaluate           (likewise dam ──► evaluate, fomm ──► evaluate)
+    procedure: scratch   hdam ──► evaluate           (likewise dam, fomm and every other family of models)
+    with model.has_avd   … ──► avd ──► evaluate
 
 A stage's key is a digest of its own settings, of the keys of the stages that it builds on, and of the dataset's
 fingerprint. What a stage does not use is set to its default first, so that it does not count: a DAM is the same
@@ -12,23 +13,25 @@ whatever δ, ε and the number of intermediate anchors are.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from hdam.experiments.experiment import DamConfig, Experiment, ScreenConfig
+from hdam.experiments.experiment import AvdTrainingConfig, DamConfig, Experiment, ScreenConfig
 from hdam.experiments.loading import override
-from hdam.models.config import DetectorConfig, LossConfig
+from hdam.models.config import AvdConfig, DetectorConfig, LossConfig
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import Manifest
 
-StageKind = Literal["fomm", "dam", "screen", "hdam", "evaluate"]
+StageKind = str
+"""`screen`, `evaluate`, `avd`, or the variant of model that the stage trains: `hdam`, `dam`, `regionmm`, …."""
 KEY_LENGTH = 10
 UNRELATED = ("name", "question", "resources", "log")
 """Sections that do not shape the result."""
 TEST_SPLIT = "test"
 
 _LOSSES_OF_DAM = ("root_to_motion",)
+_LOSSES_OF_AVD = ("avd_position", "avd_affine")
 _LOSSES_OF_HDAM = ("root_to_intermediate", "intermediate_to_motion", "orthogonal", "completeness", "delta")
 
 
@@ -51,7 +54,7 @@ class Stage:
     @property
     def is_training(self) -> bool:
         """Whether it makes weights."""
-        return self.kind in ("fomm", "dam", "hdam")
+        return self.kind not in ("screen", "evaluate")
 
 
 def plan_stages(experiment: Experiment, fingerprint: str) -> tuple[Stage, ...]:
@@ -59,10 +62,18 @@ def plan_stages(experiment: Experiment, fingerprint: str) -> tuple[Stage, ...]:
 
     Raises InputError where anchors are ignored by hand that screening would find.
     """
-    variant = experiment.model.anchors.variant
+    stages = _stages_of_model(experiment, fingerprint)
+    if experiment.model.has_avd:
+        built_on = tuple(stage for stage in stages if stage.kind != "dam")
+        stages += (_training(experiment, "avd", fingerprint, built_on=built_on),)
+    return *stages, _evaluation(stages[-1])
+
+
+def _stages_of_model(experiment: Experiment, fingerprint: str) -> tuple[Stage, ...]:
+    """Without those that come after the model."""
+    variant = experiment.model.variant
     if variant != "hdam" or experiment.procedure == "scratch":
-        trained = _training(experiment, variant, fingerprint)
-        return trained, _evaluation(trained)
+        return (_training(experiment, variant, fingerprint),)
     if experiment.model.ignored:
         raise InputError(
             f"model.ignored={list(experiment.model.ignored)}, but with procedure: paper the stage screen finds the "
@@ -70,8 +81,7 @@ def plan_stages(experiment: Experiment, fingerprint: str) -> tuple[Stage, ...]:
         )
     dam = _training(experiment, "dam", fingerprint)
     screen = _screening(experiment, dam)
-    hdam = _training(experiment, "hdam", fingerprint, built_on=(dam, screen))
-    return dam, screen, hdam, _evaluation(hdam)
+    return dam, screen, _training(experiment, "hdam", fingerprint, built_on=(dam, screen))
 
 
 def check_kind(text: str, stages: tuple[Stage, ...]) -> StageKind:
@@ -80,8 +90,7 @@ def check_kind(text: str, stages: tuple[Stage, ...]) -> StageKind:
     for kind in kinds:
         if kind == text:
             return kind
-    what = "no stage of this experiment" if text in get_args(StageKind) else "no stage"
-    raise InputError(f"--from {text}: {what}; it has {', '.join(kinds)}")
+    raise InputError(f"--from {text}: no stage of this experiment; it has {', '.join(kinds)}")
 
 
 def run_name(experiment: Experiment, manifest: Manifest) -> str:
@@ -144,16 +153,19 @@ def _own_experiment(experiment: Experiment, kind: StageKind) -> Experiment:
     changes: dict[str, Any] = {
         "procedure": Experiment.model_fields["procedure"].default,
         "dam": DamConfig().model_dump(mode="json"),
+        "avd": AvdTrainingConfig().model_dump(mode="json"),
         "screen": ScreenConfig().model_dump(mode="json"),
     }
     if kind != "dam":
         changes |= _defaults_of_losses(_LOSSES_OF_DAM)
-    if kind != "hdam":
+    if kind != "avd":
+        changes |= _defaults_of_losses(_LOSSES_OF_AVD) | {"model.has_avd": False, "model.avd": asdict(AvdConfig())}
+    if kind == "dam" or not experiment.model.anchors.num_intermediate:
         changes |= _defaults_of_losses(_LOSSES_OF_HDAM)
         changes |= {"model.anchors.num_intermediate": 0, "model.ignored": []}
         changes["model.detector.attention_width"] = DetectorConfig().attention_width
-    if kind == "dam":
-        changes |= _given(experiment.dam.model_dump(mode="json"))
+    if kind in ("dam", "avd"):
+        changes |= _given(getattr(experiment, kind).model_dump(mode="json"))
     return override(experiment, changes)
 
 

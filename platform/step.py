@@ -9,10 +9,12 @@ import torch.distributed
 from torch import Tensor, nn
 
 from hdam.experiments.experiment import Experiment
+from hdam.models.avd import PoseScales
 from hdam.models.deformation import Deformations
-from hdam.models.objective import Losses, Objective, draw_deformations
+from hdam.models.losses import Losses
+from hdam.models.objective import AvdObjective, Objective
 from hdam.models.optimisation import build_optimisers, clip_detector, model_parts
-from hdam.models.structures import Image
+from hdam.models.structures import Image, Transfer
 from hdam.platform.augmentation import augment, draw
 
 
@@ -43,7 +45,7 @@ class TrainStep:
     def __init__(
         self,
         experiment: Experiment,
-        objective: Objective,
+        objective: Objective | AvdObjective,
         *,
         wrapped: nn.Module | None = None,
         steps_per_epoch: int,
@@ -81,18 +83,18 @@ class TrainStep:
         Where a loss or gradient of any worker is no number, no worker updates anything, and the result says so; where
         it is one of the discriminator's, whose own update comes last, the discriminator stays as it was.
         """
-        source, driving, deformations = self._draw(batch)
+        source, driving, drawn = self._draw(batch)
         self._keep_buffers()
         self.objective.train()
         self._zero_grad()
-        losses, transfer = self.forward(source, driving, deformations)
+        losses, transfer = self.forward(source, driving, drawn)
         total = torch.stack(list(losses.values())).sum()
         total.backward()
         norms = self._gradient_norms()
         fault, is_own_fault = self._find_fault(losses, norms)
         if not fault:
             self._update(self.optimisers.model)
-            judged, fault, is_own_fault = self._train_discriminator(driving, transfer.image.detach())
+            judged, fault, is_own_fault = self._train_discriminator(driving, transfer)
             losses |= judged
         self._count(fault)
         values = {name: value.detach() for name, value in losses.items()}
@@ -120,26 +122,26 @@ class TrainStep:
             self.objective.discriminator.load_state_dict(state["discriminator"])
             self.optimisers.discriminator.load_state_dict(state["discriminator_optimiser"])
 
-    def _draw(self, batch: Mapping[str, Tensor]) -> tuple[Image, Image, Deformations]:
-        """The images of this worker's share, augmented, and their deformations."""
+    def _draw(self, batch: Mapping[str, Tensor]) -> tuple[Image, Image, Deformations | PoseScales]:
+        """The images of this worker's share, augmented, and what else the objective draws at random."""
         share = len(batch["source"])
         part, whole = slice(self.rank * share, (self.rank + 1) * share), self.workers * share
         generator = torch.Generator().manual_seed(step_seed(self.experiment.seed, self.step))
         draws = draw(whole, self.experiment.data, generator=generator)
-        deformations = draw_deformations(whole, self.experiment.losses, generator=generator)
+        drawn = self.objective.draw(whole, generator=generator)
         # For layers of yours that draw from torch's own generator, such as dropout.
         torch.manual_seed(step_seed(self.experiment.seed, self.step, self.rank))
         source, driving = (batch[name].to(self.device, non_blocking=True) for name in ("source", "driving"))
         source, driving = augment(source, driving, self.experiment.data, draws.of(part))
-        return source, driving, deformations.of(part)
+        return source, driving, drawn.of(part)
 
-    def _train_discriminator(self, driving: Image, painted: Image) -> tuple[Losses, str, bool]:
+    def _train_discriminator(self, driving: Image, transfer: Transfer) -> tuple[Losses, str, bool]:
         """The discriminator's own update, on the result that was painted before the generator's; and its fault."""
         if self.objective.discriminator is None or self.optimisers.discriminator is None:
             return {}, "", False
         self._keep_buffers()
         self._zero_grad()  # what the generator's backward left there
-        losses = self.objective.discriminator_losses(driving, painted)
+        losses = self.objective.discriminator_losses(driving, transfer.image)
         torch.stack(list(losses.values())).sum().backward()
         average_gradients(self.objective.discriminator)
         norm = norm_of_gradients([self.objective.discriminator])

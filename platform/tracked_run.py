@@ -161,7 +161,7 @@ def _tags(experiment: Experiment, manifest: Manifest) -> dict[str, str]:
     commit = _git_commit()
     return {
         "question": experiment.question,
-        "variant": experiment.model.anchors.variant,
+        "variant": experiment.model.variant,
         "dataset": manifest.name,
         "dataset.fingerprint": manifest.fingerprint,
         **versions,

@@ -106,7 +106,7 @@ class Worker:
             return
         path = self._run_dir / PICTURES_DIR / f"step-{self._trainer.step:08d}.png"
         with contextlib.suppress(OSError):  # a full disk is told by what matters more
-            self._held_out.paint(self._trainer.objective.model, path)
+            self._held_out.paint(self._trainer.objective, path)
             self._tell(Pictured(step=self._trainer.step, path=str(path)))
 
     def _keep(self) -> None:
@@ -119,7 +119,7 @@ class Worker:
         if self._held_out is not None:
             if not is_current(self._run_dir, task.attempt):
                 raise RuntimeError(f"another attempt has taken over {self._run_dir}")
-            score = self._held_out.score(self._trainer.objective.model)
+            score = self._held_out.score(self._trainer.objective)
             write_checkpoint(
                 self._run_dir,
                 self._trainer.state_dict(),

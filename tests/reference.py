@@ -23,9 +23,11 @@ from hdam.models.config import (
 )
 from hdam.models.deformation import Deformation, Deformations
 from hdam.models.discriminator import Discriminator
+from hdam.models.families import build_model
 from hdam.models.flow import candidate_flows, warp_candidates
-from hdam.models.hdam import MotionModel
-from hdam.models.objective import Losses, Objective, TrainingForward
+from hdam.models.losses import Losses
+from hdam.models.model import MotionModel
+from hdam.models.objective import Objective, TrainingForward
 from hdam.models.perceptual import PerceptualPyramid, VggFeatures
 from hdam.models.published import load_published
 from hdam.models.structures import AnchorTree, Transfer
@@ -117,7 +119,7 @@ def reference_objective(
 ) -> Objective:
     """The reference model under our names, with its perceptual network, filled by the project's own converter."""
     settings = published_settings(golden, name)
-    model = MotionModel(model_config(settings))
+    model = build_model(model_config(settings))
     losses = loss_config(settings, equivariance_image=equivariance_image)
     discriminator = Discriminator(model.config.discriminator)
     features = VggFeatures("vgg19", load_file(golden / "vgg_tiny.safetensors"))

@@ -4,7 +4,7 @@ import torch
 
 from hdam.experiments.experiment import Experiment
 from hdam.experiments.loading import override
-from hdam.models.hdam import MotionModel
+from hdam.models.families import build_model
 from hdam.platform.model_folder import LoadedModel
 
 SIZE = 32
@@ -32,5 +32,5 @@ def small_model(changes=None, *, seed=0):
     """A loaded model with random weights."""
     torch.manual_seed(seed)
     experiment = small_experiment(changes)
-    model = MotionModel(experiment.model).eval()
+    model = build_model(experiment.model).eval()
     return LoadedModel(model=model, experiment=experiment, name="small", version="", uri="small")

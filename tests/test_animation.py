@@ -6,7 +6,8 @@ from narrow import narrow_model, random_images
 from torch import nn
 
 from hdam.models.animation import Animator, relative_motion, size_ratio
-from hdam.models.hdam import MotionModel
+from hdam.models.families import build_model
+from hdam.models.model import MotionModel
 from hdam.models.structures import Anchors
 
 
@@ -14,7 +15,7 @@ from hdam.models.structures import Anchors
 def model() -> MotionModel:
     """Random affines too, so that relative motion has something to invert."""
     torch.manual_seed(0)
-    model = MotionModel(narrow_model()).eval()
+    model = build_model(narrow_model()).eval()
     nn.init.normal_(model.detector.affine_head.weight, std=0.01)
     return model
 

@@ -196,8 +196,8 @@ def test_equivariance_losses_of_a_perfect_detector_are_zero(seed: int):
     found = Anchors(deformation.points(seen.position), jacobian @ seen.affine)
     assume(torch.linalg.det(found.affine).abs().min() > SMALLEST_DETERMINANT)
     assert equivariance_position(found.position, deformation.points(seen.position)) == 0
-    assert equivariance_affine(found.affine, seen.affine, jacobian) < 1e-9
-    assert equivariance_affine(found.affine, 2 * seen.affine, jacobian) == pytest.approx(0.5)
+    assert equivariance_affine(found, seen, jacobian) < 1e-9
+    assert equivariance_affine(found, seen._replace(affine=2 * seen.affine), jacobian) == pytest.approx(0.5)
 
 
 def test_drawing_depends_on_its_generator_alone():

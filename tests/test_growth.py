@@ -13,8 +13,9 @@ from small_models import SIZE, small_experiment
 from torch import Tensor
 
 from hdam.models.config import AnchorConfig, DetectorConfig, ModelConfig
+from hdam.models.families import build_model
 from hdam.models.growth import Growth, grow_weights
-from hdam.models.hdam import MotionModel
+from hdam.models.model import MotionModel
 from hdam.models.published import rename
 from hdam.models.weights import WeightsError
 
@@ -26,7 +27,7 @@ def build(num_intermediate: int, *, seed: int = 0, **changes: Any) -> MotionMode
     """A small model with heads, affine maps and running statistics of its own."""
     torch.manual_seed(seed)
     names = {f"model.{name}": value for name, value in changes.items()}
-    model = MotionModel(small_experiment({"model.anchors.num_intermediate": num_intermediate, **names}).model)
+    model = build_model(small_experiment({"model.anchors.num_intermediate": num_intermediate, **names}).model)
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if "affine_head" in name or "running" in name:
@@ -75,7 +76,7 @@ def published_model(num_intermediate: int, *, is_shared: bool) -> ModelConfig:
 @pytest.mark.parametrize("case", ["multi", "single"])
 def test_published_result(golden: Path, case: str):
     stored = {name: value.float() for name, value in arrays(golden / "partial_init.npz").items()}
-    smaller, model = (MotionModel(published_model(number, is_shared=case == "single")) for number in (0, 3))
+    smaller, model = (build_model(published_model(number, is_shared=case == "single")) for number in (0, 3))
     tensors, expected = copy_state(smaller), {}
     for name in sorted(HEATMAPS | AFFINES):
         part = name.rpartition(".")[2]
@@ -192,7 +193,7 @@ def test_affine_maps_of_the_other_kind_are_refused():
 )
 def test_models_that_do_not_grow_into_one_another(ours: tuple[int, int, bool], theirs: tuple[int, int, bool], message):
     model, smaller = (
-        MotionModel(narrow_model(anchors=AnchorConfig(num_motion=motion, num_intermediate=between, has_root=has_root)))
+        build_model(narrow_model(anchors=AnchorConfig(num_motion=motion, num_intermediate=between, has_root=has_root)))
         for motion, between, has_root in (ours, theirs)
     )
     with pytest.raises(WeightsError, match=message):

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from narrow import narrow_objective
 from PIL import Image
-from small_models import small_model
 from small_training import NUM_FRAMES, make_dataset, moving_square
 
 from hdam.platform.held_out import DRIVING_TIMES, NUM_PAINTED, open_held_out
@@ -28,9 +28,10 @@ def test_the_pairs_are_the_first_frames_and_later_ones(held_out):
 
 
 def test_the_score_is_the_mean_error(held_out):
-    model = small_model().model.train()
+    objective = narrow_objective().train()
+    model = objective.model
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    score = held_out.score(model)
+    score = held_out.score(objective)
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     with torch.no_grad():
@@ -41,8 +42,8 @@ def test_the_score_is_the_mean_error(held_out):
 
 
 def test_a_picture_has_a_row_for_each_of_some_pairs(held_out, tmp_path):
-    model = small_model().model.train()
-    held_out.paint(model, tmp_path / "pictures" / "grid.png")
+    objective = narrow_objective().train()
+    held_out.paint(objective, tmp_path / "pictures" / "grid.png")
     picture = Image.open(tmp_path / "pictures" / "grid.png")
-    assert picture.height > NUM_PAINTED * 128 and model.training
+    assert picture.height > NUM_PAINTED * 128 and objective.training
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["grid.png"]

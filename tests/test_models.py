@@ -22,7 +22,7 @@ from hdam.models.config import (
     Reading,
 )
 from hdam.models.discriminator import Discriminator
-from hdam.models.hdam import MotionModel
+from hdam.models.families import build_model
 from hdam.models.perceptual import VGG_LAYOUTS, VggFeatures
 from hdam.models.structures import Anchors, AnchorTree, Transfer
 
@@ -32,7 +32,7 @@ FULL_SKIPS = {**WIDTHS, "num_bottleneck_blocks": 1}
 
 def transfer_of(config: ModelConfig, *size: int) -> Transfer:
     torch.manual_seed(1)
-    model = MotionModel(config).eval()
+    model = build_model(config).eval()
     with torch.no_grad():
         return model(random_images(*size), random_images(*size, seed=1))
 
@@ -103,15 +103,15 @@ def test_variants_share_flow_generator_and_background():
         assert anchors.variant == variant
         config = narrow_model(anchors=anchors)
         assert_sound(transfer_of(config, 64), config, 64, 64)
-        state = MotionModel(config).state_dict()
+        state = build_model(config).state_dict()
         states[variant] = {name: value.shape for name, value in state.items() if not name.startswith("detector.")}
     assert states["fomm"] == states["dam"] == states["hdam"]
 
 
 def test_readings_differ_in_attention_alone_where_weights_are_concerned():
-    names = {reading: set(MotionModel(narrow_model(reading=reading)).state_dict()) for reading in READINGS}
+    names = {reading: set(build_model(narrow_model(reading=reading)).state_dict()) for reading in READINGS}
     assert all(name.startswith("detector.attention.") for name in names["paper"] ^ names["released"])
-    forms = [MotionModel(narrow_model(reading=reading)).detector.attention for reading in READINGS]
+    forms = [build_model(narrow_model(reading=reading)).detector.attention for reading in READINGS]
     assert isinstance(forms[0], AnchorAttention)
     assert isinstance(forms[1], ProjectedAttention)
 
@@ -121,7 +121,7 @@ def test_a_new_model_is_unmoved():
     torch.manual_seed(0)
     for is_shared in (False, True):
         config = narrow_model(detector=DetectorConfig(**WIDTHS, num_blocks=3, has_shared_affine=is_shared))
-        model = MotionModel(config)
+        model = build_model(config)
         image = random_images(64)
         assert torch.allclose(model.detect(image).all.affine, torch.eye(2).expand(2, 7, 2, 2), atol=1e-5)
         assert torch.equal(model.background_motion(image, image), torch.eye(3).expand(2, 3, 3))
@@ -134,7 +134,7 @@ def millions(module: nn.Module) -> float:
 def test_parameters_of_the_full_width():
     """The published TaiChiHD configuration is the default."""
     with torch.device("meta"):
-        model = MotionModel(ModelConfig(reading="released"))
+        model = build_model(ModelConfig(reading="released"))
         assert millions(model.detector) == 14.25
         assert millions(nn.ModuleList([model.flow, model.generator])) == 45.58
         assert millions(model.flow) == 37.73
@@ -168,7 +168,7 @@ def test_perceptual_networks_give_five_resolutions(network: str):
 
 def test_networks_refuse_images_that_are_too_small():
     with pytest.raises(ValueError, match=r"hourglass of 5 blocks.*16×16 pixels.*fewer num_blocks"):
-        MotionModel(ModelConfig(detector=DetectorConfig(**WIDTHS), flow=FlowConfig(**WIDTHS))).detect(random_images(64))
+        build_model(ModelConfig(detector=DetectorConfig(**WIDTHS), flow=FlowConfig(**WIDTHS))).detect(random_images(64))
     with pytest.raises(ValueError, match=r"24×20 pixels"):
         Hourglass(3, width=2, max_width=4, num_blocks=3)(torch.rand(1, 3, 24, 20))
     predictor = BackgroundPredictor(BackgroundConfig(**WIDTHS), reading="paper")
@@ -207,7 +207,7 @@ def test_a_tree_is_split_and_joined():
 
 
 def test_attention_needs_detected_anchors():
-    model = MotionModel(narrow_model())
+    model = build_model(narrow_model())
     tree = model.detect(random_images(64))
     assert model.attend(tree).shape == (2, 2, 4)
     assert model.attend(tree._replace(features=None)) is None

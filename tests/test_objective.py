@@ -10,7 +10,7 @@ from torch import Tensor
 from hdam.models.attention import AnchorAttention, ProjectedAttention, scaled_attention
 from hdam.models.config import AnchorConfig, BackgroundConfig, LossConfig, Reading
 from hdam.models.deformation import Deformations
-from hdam.models.hdam import MotionModel
+from hdam.models.families import build_model
 from hdam.models.losses import completeness, orthogonal, structure_distance
 from hdam.models.objective import Objective, draw_deformations
 from hdam.models.optimisation import build_optimisers, clip_detector, model_parts
@@ -151,7 +151,7 @@ def test_ignored_anchors_get_nothing_and_their_gradient_does_not_leak():
 
 @pytest.mark.parametrize("form", [AnchorAttention, ProjectedAttention])
 def test_gradient_of_the_attention_reaches_anchors_and_features(form: type):
-    tree = MotionModel(narrow_model()).detect(random_images(64))
+    tree = build_model(narrow_model()).detect(random_images(64))
     for tensor in (tree.motion.position, tree.intermediate.position, tree.features):
         tensor.retain_grad()
     form(tree.features.shape[1], 8)(tree).square().sum().backward()

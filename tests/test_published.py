@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hdam.models.discriminator import Discriminator
-from hdam.models.hdam import MotionModel
+from hdam.models.families import build_model
+from hdam.models.model import MotionModel
 from hdam.models.published import load_published, rename
 from hdam.models.weights import WeightsError
 
@@ -17,7 +18,7 @@ KERNELS = {"kp_detector.down.weight", "generator.dense_motion_network.down.weigh
 
 
 def reference(golden: Path, name: str) -> tuple[MotionModel, Discriminator, dict[str, Tensor]]:
-    model = MotionModel(model_config(published_settings(golden, name)))
+    model = build_model(model_config(published_settings(golden, name)))
     return model, Discriminator(model.config.discriminator), load_file(golden / f"{name}_state.safetensors")
 
 

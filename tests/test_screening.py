@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hdam.models.config import DeformationConfig
 from hdam.models.deformation import Deformation, draw_affine, draw_thin_plate
 from hdam.models.geometry import coordinate_grid
-from hdam.models.hdam import MotionModel
+from hdam.models.model import MotionModel
 from hdam.models.screening import SCREENING_SCALE, Screening, abnormal_anchors, equivariance_errors, screen_anchors
 from hdam.models.structures import Anchors, AnchorTree
 

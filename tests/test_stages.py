@@ -12,6 +12,7 @@ from hdam.platform.stages import check_kind, plan_stages, with_screening
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = {"procedure": "paper"}
+FOMM = {"model.anchors.num_intermediate": 0, "model.anchors.has_root": False}
 
 
 def keys(changes=None, *, fingerprint="data"):
@@ -33,7 +34,10 @@ def changed(changes, **options):
         (PAPER, ["dam", "screen", "hdam", "evaluate"]),
         ({}, ["hdam", "evaluate"]),
         ({**PAPER, "model.anchors.num_intermediate": 0}, ["dam", "evaluate"]),
-        ({"model.anchors.num_intermediate": 0, "model.anchors.has_root": False}, ["fomm", "evaluate"]),
+        (FOMM, ["fomm", "evaluate"]),
+        ({**FOMM, "model.family": "regionmm"}, ["regionmm", "evaluate"]),
+        ({**FOMM, "model.family": "regionmm", "model.has_avd": True}, ["regionmm", "avd", "evaluate"]),
+        ({**PAPER, "model.has_avd": True}, ["dam", "screen", "hdam", "avd", "evaluate"]),
     ],
 )
 def test_the_stages_follow_from_the_model_and_the_procedure(changes, kinds):
@@ -41,6 +45,22 @@ def test_the_stages_follow_from_the_model_and_the_procedure(changes, kinds):
     assert [stage.kind for stage in stages] == kinds
     assert len({stage.name for stage in stages}) == len(stages)
     assert stages[-1].inputs == (kinds[-2],)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({"avd.lr": 1e-4, "losses.avd_affine": 2.0, "model.avd.stretch": 0.1}, ["avd", "evaluate"]),
+        ({"losses.equivariance_affine": 2.0}, ["regionmm", "avd", "evaluate"]),
+        ({"losses.delta": 0.2, "screen.epsilon": 0.1, "dam.lr": 1.0}, []),
+    ],
+)
+def test_the_network_of_avd_is_trained_after_its_regions(changes, kinds):
+    base = {**FOMM, "model.family": "regionmm", "model.has_avd": True}
+    before, after = (
+        {s.kind: s.key for s in plan_stages(small_training("here", c), "d")} for c in (base, base | changes)
+    )
+    assert [kind for kind in before if before[kind] != after[kind]] == kinds
 
 
 ALL = ["dam", "screen", "hdam", "evaluate"]
@@ -101,14 +121,13 @@ def test_anchors_are_screened_or_told_and_not_both():
     assert with_screening(small_training("here", PAPER), (0, 2)).model.ignored == (0, 2)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("fomm", "no stage of this experiment; it has dam, screen, hdam, evaluate"), ("train", "no stage; it has dam")],
-)
-def test_a_stage_that_is_not_there_is_named(text, message):
+@pytest.mark.parametrize("text", ["fomm", "train"])
+def test_a_stage_that_is_not_there_is_named(text):
     stages = plan_stages(small_training("here", PAPER), "data")
     assert check_kind("screen", stages) == "screen"
-    with pytest.raises(InputError, match=f"--from {text}: {message}"):
+    with pytest.raises(
+        InputError, match=f"--from {text}: no stage of this experiment; it has dam, screen, hdam, evaluate"
+    ):
         check_kind(text, stages)
 
 

@@ -13,7 +13,8 @@ from narrow import narrow_model
 from safetensors.torch import load_file, save_file
 
 from hdam.models.config import PerceptualConfig
-from hdam.models.hdam import MotionModel
+from hdam.models.families import build_model
+from hdam.models.model import MotionModel
 from hdam.models.perceptual import PerceptualPyramid
 from hdam.models.weights import WeightsError, load_perceptual_features, load_weights, read_tensors, save_weights
 
@@ -21,7 +22,7 @@ from hdam.models.weights import WeightsError, load_perceptual_features, load_wei
 @pytest.fixture
 def model() -> MotionModel:
     torch.manual_seed(0)
-    return MotionModel(narrow_model())
+    return build_model(narrow_model())
 
 
 def test_round_trip(model: MotionModel, tmp_path: Path):
@@ -33,7 +34,7 @@ def test_round_trip(model: MotionModel, tmp_path: Path):
     save_weights(model, path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"], "nothing temporary is left"
     torch.manual_seed(1)
-    other = MotionModel(narrow_model())
+    other = build_model(narrow_model())
     assert any(not torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
     load_weights(other, path)
     assert other.state_dict().keys() == model.state_dict().keys()
