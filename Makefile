@@ -47,7 +47,7 @@ wheel-test: $(READY)
 	packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
 	$(BIN)/python -c "$$packages" > "$$($(WHEEL)/venv/bin/python -c "$$packages")/dependencies.pth"
 	HDAM_FROM_WHEEL=1 $(WHEEL)/venv/bin/python -m pytest --quiet -p no:cacheprovider \
-	  tests/test_layout.py tests/test_cli.py tests/test_experiment.py
+	  tests/test_layout.py tests/test_cli.py tests/test_experiment.py tests/test_shipped_experiments.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,13 +14,19 @@ from hdam.pipelines.errors import InputError
 
 
 def load_experiment(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Experiment:
-    """Read `path`, lay it over its `base:` file if it names one, and apply `overrides` by dotted name.
+    """Read `path`, lay it over the files that its `base:` names, and apply `overrides` by dotted name.
 
-    Raises InputError with one line for a missing file, broken YAML, an unknown key (with the nearest known one)
-    and a value of the wrong kind.
+    `base:` is one file, or a list of two that are laid over each other in this order: a dataset's and a model's.
+
+    Raises InputError with one line for a missing file, broken YAML, a base that has a base, an unknown key (with the
+    nearest known one) and a value of the wrong kind.
     """
-    settings = _read(Path(path))
-    return override_settings(settings, overrides or {}, origin=str(path))
+    path = Path(path)
+    above = _read(path)
+    settings: dict[str, Any] = {}
+    for base in _bases(above, path):
+        settings = _merge(settings, _read_base(path.parent / base, named_by=path))
+    return override_settings(_merge(settings, above), overrides or {}, origin=str(path))
 
 
 def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
@@ -61,7 +67,7 @@ def known_keys(kind: type, prefix: str = "") -> Iterator[str]:
             yield from known_keys(annotation, f"{prefix}{name}.")
 
 
-def _read(path: Path, *, is_base: bool = False) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such experiment file; the shipped ones are in the folder experiments/")
     try:
@@ -70,13 +76,32 @@ def _read(path: Path, *, is_base: bool = False) -> dict[str, Any]:
         raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise InputError(f"{path}: expected settings as 'key: value', found {type(settings).__name__}")
-    base = settings.pop("base", None)
-    if base is None:
-        return settings
-    if is_base:
-        raise InputError(f"{path}: is a base file and names a base itself, {base!r}; at most one base is followed")
-    below = _read(path.parent / str(base), is_base=True)
-    return _merge(below, settings)
+    return settings
+
+
+def _bases(settings: dict[str, Any], path: Path) -> list[str]:
+    """What `settings`, read from `path`, name as their bases; the key is taken out."""
+    named = settings.pop("base", None)
+    if named is None:
+        return []
+    bases = [named] if isinstance(named, str) else named
+    is_right = (
+        isinstance(bases, list) and len(bases) in (1, 2) and all(isinstance(base, str) and base for base in bases)
+    )
+    if not is_right:
+        raise InputError(f"{path}: base: {named!r}; expected a file, or a list of two: a dataset's and a model's")
+    return bases
+
+
+def _read_base(path: Path, *, named_by: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such experiment file; {named_by} names it as its base")
+    settings = _read(path)
+    if "base" in settings:
+        raise InputError(
+            f"{path}: is a base of {named_by} and names a base itself, {settings['base']!r}; a base has no base"
+        )
+    return settings
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

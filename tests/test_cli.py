@@ -14,6 +14,7 @@ from PIL import Image
 from small_models import SIZE, small_model
 from typer.testing import CliRunner
 
+from hdam.experiments.loading import load_experiment
 from hdam.pipelines.media import open_media
 from hdam.platform.cli import app, find_experiment
 from hdam.platform.model_folder import write_model
@@ -164,6 +165,7 @@ def test_a_shipped_experiment_is_found_by_its_name(tmp_path, monkeypatch):
     shipped = find_experiment(Path("quickstart.yaml"))
     assert shipped.is_file()
     assert shipped.parent.name == "experiments"
+    assert load_experiment(find_experiment(Path("taichi256_dam.yaml"))).name == "taichi256_dam", "with its bases"
     Path("quickstart.yaml").touch()
     assert find_experiment(Path("quickstart.yaml")) == Path("quickstart.yaml"), "the user's own file comes first"
     assert find_experiment(Path("elsewhere/quickstart.yaml")) == Path("elsewhere/quickstart.yaml")

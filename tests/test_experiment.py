@@ -1,6 +1,4 @@
-"""Experiments: every shipped file loads, and every mistake is one clear line."""
-
-from pathlib import Path
+"""Experiments: files lie over their bases, and every mistake is one clear line."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +9,6 @@ from hdam.experiments.experiment import Experiment
 from hdam.experiments.loading import known_keys, load_experiment, override, parse_overrides
 from hdam.pipelines.errors import InputError
 
-FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 MINIMAL = "name: mine\nquestion: Does it load?\n"
 
 
@@ -34,18 +31,6 @@ def told(call, *arguments):
     message = str(caught.value)
     assert "\n" not in message
     return message
-
-
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_experiment_loads(path):
-    experiment = load_experiment(path)
-    assert experiment.name == path.stem.replace("_", "-") or experiment.name == path.stem
-    assert experiment.question
-    assert path.read_text(encoding="utf-8").startswith("#"), "a header says what to expect"
-
-
-def test_there_are_shipped_experiments():
-    assert {"quickstart", "taichi256_dam", "taichi256_hdam"} <= {path.stem for path in FOLDER.glob("*.yaml")}
 
 
 def test_settings_survive_the_way_to_json_and_back(written):
@@ -122,10 +107,48 @@ def test_a_file_lies_over_its_base(written):
     assert (experiment.model.anchors.num_motion, experiment.model.anchors.variant) == (5, "dam")
 
 
-def test_at_most_one_base_is_followed(written):
+def test_a_file_lies_over_two_bases_in_their_order(written, tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "data.yaml").write_text(
+        "optim: {lr: 1e-3, batch_size: 8}\nmodel: {anchors: {num_motion: 5}}\n"
+    )
+    (tmp_path / "base" / "model.yaml").write_text("optim: {batch_size: 4}\nmodel: {anchors: {num_intermediate: 0}}\n")
+    path = written("base: [base/data.yaml, base/model.yaml]\nmodel: {anchors: {num_motion: 6}}\n")
+    experiment = load_experiment(path)
+    assert (experiment.optim.lr, experiment.optim.batch_size) == (1e-3, 4)
+    assert (experiment.model.anchors.num_motion, experiment.model.anchors.variant) == (6, "dam")
+    path = written("base: [base/model.yaml, base/data.yaml]\n")
+    assert load_experiment(path).optim.batch_size == 8
+
+
+def test_a_base_has_no_base(written):
     written("base: mine.yaml\n", "base.yaml")
-    assert "at most one base is followed" in told(load_experiment, written("base: base.yaml\n"))
-    assert "at most one base is followed" in told(load_experiment, written("base: own.yaml\n", "own.yaml"))
+    message = told(load_experiment, written("base: base.yaml\n"))
+    assert "base.yaml: is a base of" in message and message.endswith(
+        "names a base itself, 'mine.yaml'; a base has no base"
+    )
+    assert "a base has no base" in told(load_experiment, written("base: own.yaml\n", "own.yaml"))
+    written("", "good.yaml")
+    assert "a base has no base" in told(load_experiment, written("base: [good.yaml, base.yaml]\n"))
+
+
+def test_a_base_that_is_not_there_is_named_with_the_file_that_names_it(written):
+    written("", "good.yaml")
+    for bases in ("absent.yaml", "[good.yaml, absent.yaml]"):
+        path = written(f"base: {bases}\n")
+        missing = path.parent / "absent.yaml"
+        assert told(load_experiment, path) == f"{missing}: no such experiment file; {path} names it as its base"
+
+
+@pytest.mark.parametrize(
+    "bases", ["3", "[good.yaml, 3]", "[[good.yaml]]", "[]", "{data: good.yaml}", "[a, b, c]", "''"]
+)
+def test_bases_are_one_file_or_two(written, bases):
+    written("", "good.yaml")
+    path = written(f"base: {bases}\n")
+    message = told(load_experiment, path)
+    assert message.startswith(f"{path}: base: ")
+    assert message.endswith("; expected a file, or a list of two: a dataset's and a model's")
 
 
 def test_an_empty_section_can_be_filled_and_a_value_cannot(written):

@@ -57,7 +57,8 @@ def test_pythons_own_platform_wins_at_the_root():
 
 def test_every_package_is_listed():
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    folders = {path.parent.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    files = [path for room in ROOMS for kind in ("*.py", "*.yaml") for path in (ROOT / room).rglob(kind)]
+    folders = {path.parent.relative_to(ROOT) for path in files}
     assert sorted(setup["packages"]) == sorted("hdam." + ".".join(folder.parts) for folder in folders)
     assert setup["package-dir"] == {f"hdam.{room}": room for room in ROOMS}
 
@@ -69,8 +70,10 @@ def test_every_folder_but_platform_is_a_package():
 
 
 def test_the_experiments_are_installed():
-    installed = {entry.name for entry in resources.files("hdam.experiments").iterdir() if entry.name.endswith(".yaml")}
-    assert installed == {path.name for path in (ROOT / "experiments").glob("*.yaml")}
+    installed, ours = resources.files("hdam.experiments"), ROOT / "experiments"
+    for folder in (".", "base"):
+        names = {entry.name for entry in installed.joinpath(folder).iterdir() if entry.name.endswith(".yaml")}
+        assert names == {path.name for path in (ours / folder).glob("*.yaml")} != set()
 
 
 @pytest.mark.parametrize("room", KNOWN)
