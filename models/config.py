@@ -139,7 +139,8 @@ class PerceptualConfig:
     network: Literal["vgg19", "vgg16", "pixels"] = "vgg19"
     """`pixels` compares colours on every level of the pyramid: it needs no weights and suits small demonstrations."""
     weights: str = ""
-    """File of the network's weights (torchvision's `features.N.weight` names); not for `pixels`."""
+    """File of the network's weights (torchvision's `features.N.weight` names); not for `pixels`. Where it is empty,
+    `hdam train` takes what `hdam weights get` has fetched."""
     scales: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
     layer_weights: tuple[float, ...] = (10.0, 10.0, 10.0, 10.0, 10.0)
     """Weight of each compared layer; `pixels` has one layer and takes the first."""

@@ -17,6 +17,24 @@ VGG_LAYOUTS: dict[str, tuple[int | None, ...]] = {
 }
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+FIRST_WIDTH, MAX_WIDTH = 64, 512
+
+
+def vgg_shapes(network: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that `VggFeatures` takes from a network of full width.
+
+    Widths double wherever the maps are halved (Simonyan & Zisserman, 2015, table 1).
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    before, width = 3, FIRST_WIDTH
+    for index in VGG_LAYOUTS[network]:
+        if index is None:
+            width = min(2 * width, MAX_WIDTH)
+            continue
+        shapes[f"features.{index}.weight"] = (width, before, 3, 3)
+        shapes[f"features.{index}.bias"] = (width,)
+        before = width
+    return shapes
 
 
 class VggFeatures(nn.Module):

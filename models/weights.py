@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hdam.models.config import PerceptualConfig
-from hdam.models.perceptual import VGG_LAYOUTS, PixelFeatures, VggFeatures
+from hdam.models.perceptual import PixelFeatures, VggFeatures, vgg_shapes
 
 
 class WeightsError(ValueError):
@@ -81,13 +81,23 @@ def load_perceptual_features(config: PerceptualConfig) -> nn.Module:
             "with torchvision's names (vgg19-dcbb9e9d.pth), or set losses.perceptual.network: pixels, which needs none"
         )
     tensors = read_tensors(Path(config.weights))
-    wanted = [
-        f"features.{i}.{part}" for i in VGG_LAYOUTS[config.network] if i is not None for part in ("weight", "bias")
-    ]
-    missing = [name for name in wanted if name not in tensors]
-    if missing:
-        raise WeightsError(f"{config.weights} holds no {config.network}: {missing[0]} is missing")
+    _check_names(tensors, config.network, origin=config.weights)
     return VggFeatures(config.network, tensors)
+
+
+def check_vgg(tensors: Mapping[str, Tensor], network: str, *, origin: str) -> None:
+    """Raise WeightsError unless `tensors` hold all that the perceptual loss takes of a VGG, in the published widths."""
+    _check_names(tensors, network, origin=origin)
+    for name, shape in vgg_shapes(network).items():
+        found = tuple(tensors[name].shape)
+        if found != shape:
+            raise WeightsError(f"{origin} holds no {network}: {name} is {found}, expected {shape}")
+
+
+def _check_names(tensors: Mapping[str, Tensor], network: str, *, origin: str) -> None:
+    missing = [name for name in vgg_shapes(network) if name not in tensors]
+    if missing:
+        raise WeightsError(f"{origin} holds no {network}: {missing[0]} is missing")
 
 
 def _check_digest(path: Path) -> None:

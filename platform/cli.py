@@ -19,6 +19,7 @@ from hdam.pipelines.errors import InputError
 from hdam.platform.cli_bench import bench_app
 from hdam.platform.cli_data import data_app
 from hdam.platform.cli_models import models_app
+from hdam.platform.cli_weights import weights_app
 from hdam.platform.reports import counting
 
 LOG = logging.getLogger("hdam")
@@ -56,6 +57,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
+app.add_typer(weights_app, name="weights")
 app.add_typer(bench_app, name="bench")
 
 

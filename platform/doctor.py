@@ -131,19 +131,15 @@ def check_shm() -> Finding:
 
 
 def check_perceptual() -> Finding:
-    """Whether weights for the perceptual loss are where torch keeps its downloads."""
-    problem = _problem_of(lambda: import_module("torch"))
-    if problem:
-        return Finding("VGG-19 weights", "no torch", False, False, "")
-    import torch
+    """Whether weights for the perceptual loss were fetched."""
+    from hdam.platform.perceptual_files import SOURCES, find_weights
 
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    files = sorted(folder.glob("vgg19-*.pth")) + sorted(folder.glob("vgg16-*.pth"))
+    found = [str(path) for path in map(find_weights, SOURCES) if path is not None]
     lacking = (
-        "hdam train with losses.perceptual.network=vgg19 needs a file in losses.perceptual.weights; "
-        "quickstart needs none (network=pixels)"
+        "hdam train with losses.perceptual.network=vgg19 needs some, or a file in losses.perceptual.weights; "
+        f"hdam weights get vgg19{_torch_download()} fetches them; quickstart needs none (network=pixels)"
     )
-    return Finding("VGG-19 weights", str(files[0]) if files else "not found", bool(files), False, lacking)
+    return Finding("VGG weights", ", ".join(found) or "not found", bool(found), False, lacking)
 
 
 def usable_cpus() -> float:
@@ -164,6 +160,14 @@ def free_memory_gib() -> tuple[float, float]:
     if limit is None or used is None:
         return free, total
     return min(free, (limit - used) / GIB), min(total, limit / GIB)
+
+
+def _torch_download() -> str:
+    """The option by which weights are taken from where torch keeps its downloads; empty where it has none."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
+    files = sorted((home / "hub" / "checkpoints").glob("vgg19-*.pth"))
+    return f" --from {files[0]}" if files else ""
 
 
 def _mark(finding: Finding) -> Text:

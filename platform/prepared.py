@@ -13,6 +13,7 @@ from hdam.pipelines.manifest import Manifest
 from hdam.platform.cluster import check_machine
 from hdam.platform.datasets import open_dataset
 from hdam.platform.pair_plan import PairPlan, make_plan
+from hdam.platform.perceptual_files import check_given
 from hdam.platform.stages import TEST_SPLIT, Stage, plan_stages, with_absolute_paths
 
 
@@ -52,6 +53,7 @@ def prepare_training(experiment: Experiment) -> Prepared:
     check_machine(experiment.resources)
     manifest = open_dataset(experiment.data)
     experiment = with_absolute_paths(experiment)
+    check_given(experiment)
     stages = plan_stages(experiment, manifest.fingerprint)
     for stage in stages:
         if stage.is_training:

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -80,7 +89,20 @@ def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
 
     The bar appears with the first call and vanishes at an error, so that a mistake stays a single line.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with _counting(what, MofNCompleteColumn()) as count:
+        yield count
+
+
+@contextmanager
+def counting_bytes(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """The same of bytes."""
+    with _counting(what, DownloadColumn(binary_units=True)) as count:
+        yield count
+
+
+@contextmanager
+def _counting(what: str, amount: ProgressColumn) -> Iterator[Callable[[int, int | None], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True))
     task = bar.add_task(what, total=None)
 

@@ -22,6 +22,7 @@ from hdam.experiments.loading import override
 from hdam.models.config import AvdConfig, DetectorConfig, LossConfig
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import Manifest
+from hdam.platform.perceptual_files import find_weights
 
 StageKind = str
 """`screen`, `evaluate`, `avd`, or the variant of model that the stage trains: `hdam`, `dam`, `regionmm`, …."""
@@ -100,12 +101,11 @@ def run_name(experiment: Experiment, manifest: Manifest) -> str:
 
 
 def with_absolute_paths(experiment: Experiment) -> Experiment:
-    """Workers run in folders of their own."""
+    """Workers run in folders of their own. Where no file of weights is named, it is the one that was fetched."""
+    perceptual = experiment.losses.perceptual
+    weights = perceptual.weights or str(find_weights(perceptual.network) or "")
     changes = {}
-    for name, path in (
-        ("data.path", experiment.data.path),
-        ("losses.perceptual.weights", experiment.losses.perceptual.weights),
-    ):
+    for name, path in (("data.path", experiment.data.path), ("losses.perceptual.weights", weights)):
         if path and "://" not in path:
             changes[name] = str(Path(path).expanduser().absolute())
     return override(experiment, changes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hdam.experiments.experiment import Experiment
 from hdam.platform import tracking
 from hdam.platform.cluster import ray_session
+from hdam.platform.perceptual_files import STAND_IN
 from hdam.platform.prepared import Prepared, prepare_training
 from hdam.platform.procedure import Procedure, ending
 from hdam.platform.publishing import scores_of
@@ -34,6 +35,8 @@ def train(experiment: Experiment, *, fresh: bool = False, start: str = "") -> Tr
     TrainingError when a stage cannot be finished.
     """
     prepared = prepare_training(experiment)
+    if prepared.experiment.losses.perceptual.network == "vgg16":
+        LOG.info("%s in the perceptual loss, so that scores are not those of the paper's recipe", STAND_IN)
     kinds = [stage.kind for stage in prepared.stages]
     anew = kinds[kinds.index(check_kind(start, prepared.stages)) :] if start else kinds if fresh else []
     name = run_name(prepared.experiment, prepared.manifest)
