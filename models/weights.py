@@ -5,6 +5,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -54,21 +55,26 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     A name that ends in `-` and eight hexadecimal digits, as torchvision's do, is checked against the file's sha256.
     """
+    loaded = read_plain(path)
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found something else")
+    return loaded
+
+
+def read_plain(path: Path) -> Any:
+    """What a weights file holds, checked as in `read_tensors`: tensors and plain values; nothing in it is run."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     _check_digest(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: not readable as weights (it holds more than tensors, or none at all)") from error
     except Exception as error:  # a damaged file makes the readers raise whatever its bytes lead to
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path}: not readable as weights ({reason})") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found something else")
-    return loaded
 
 
 def load_perceptual_features(config: PerceptualConfig) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from hdam.experiments.experiment import Experiment
+from hdam.models.discriminator import Discriminator
 from hdam.models.families import build_model
 from hdam.models.model import MotionModel
 from hdam.models.weights import fill, load_weights, save_weights
@@ -19,6 +20,8 @@ ARTIFACT_NAME = "hdam"
 """The folder's name inside a model that MLflow keeps."""
 WEIGHTS_NAME = "weights.safetensors"
 EXPERIMENT_NAME = "experiment.json"
+DISCRIMINATOR_NAME = "discriminator.safetensors"
+"""Only in the folders of imported models that came with a discriminator; no animation needs it."""
 
 
 class LoadedModel(NamedTuple):
@@ -31,12 +34,18 @@ class LoadedModel(NamedTuple):
     version: str
     """Empty for a folder or a run."""
     uri: str
+    discriminator: Discriminator | None = None
+    """Kept where a published model was imported with one."""
 
 
-def write_model(folder: Path, *, model: MotionModel, experiment: Experiment) -> None:
-    """Write weights and experiment into the new folder `folder`."""
+def write_model(
+    folder: Path, *, model: MotionModel, experiment: Experiment, discriminator: Discriminator | None = None
+) -> None:
+    """Write weights and experiment, and those of the discriminator if there is one, into the new folder `folder`."""
     folder.mkdir(parents=True)
     save_weights(model, folder / WEIGHTS_NAME)
+    if discriminator is not None:
+        save_weights(discriminator, folder / DISCRIMINATOR_NAME)
     (folder / EXPERIMENT_NAME).write_text(experiment.model_dump_json(indent=2), encoding="utf-8")
 
 
@@ -72,3 +81,13 @@ def read_model(folder: Path) -> tuple[MotionModel, Experiment]:
     model = build_model(experiment.model)
     load_weights(model, folder / WEIGHTS_NAME)
     return model.eval(), experiment
+
+
+def load_folder(folder: Path) -> LoadedModel:
+    """What `read_model` reads, and the discriminator beside it, if there is one. Raises the same errors."""
+    model, experiment = read_model(folder)
+    discriminator = None
+    if (folder / DISCRIMINATOR_NAME).is_file():
+        discriminator = Discriminator(experiment.model.discriminator).eval()
+        load_weights(discriminator, folder / DISCRIMINATOR_NAME)
+    return LoadedModel(model, experiment, name=folder.name, version="", uri=str(folder), discriminator=discriminator)

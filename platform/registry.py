@@ -20,9 +20,16 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 from hdam.experiments.experiment import Experiment
+from hdam.models.discriminator import Discriminator
 from hdam.models.model import MotionModel
 from hdam.pipelines.errors import InputError
-from hdam.platform.model_folder import ARTIFACT_NAME, WEIGHTS_NAME, LoadedModel, read_model, write_model
+from hdam.platform.model_folder import (
+    ARTIFACT_NAME,
+    WEIGHTS_NAME,
+    LoadedModel,
+    load_folder,
+    write_model,
+)
 from hdam.platform.tracking import connect
 
 CANDIDATE = "candidate"
@@ -60,20 +67,22 @@ def register(
     run_id: str,
     tags: Mapping[str, str],
     alias: str = CANDIDATE,
+    discriminator: Discriminator | None = None,
 ) -> str:
     """Log `model` to the run, register it as the newest version of `name`, point `alias` at it; returns the version.
 
-    Raises InputError where MLflow does not take it.
+    No alias moves where `alias` is empty. Raises InputError where MLflow does not take it.
     """
     client = connect()
     with _mistakes(f"registering {name}"):
-        model_id = _log_model(client, model, experiment, run_id)
+        model_id = _log_model(client, model, experiment, run_id, discriminator)
         with suppress(MlflowException):  # there is one of that name already; anything else fails again in the next line
             client.create_registered_model(name)
         registered = client.create_model_version(
             name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
         )
-        client.set_registered_model_alias(name, alias, registered.version)
+        if alias:
+            client.set_registered_model_alias(name, alias, registered.version)
     return str(registered.version)
 
 
@@ -86,12 +95,12 @@ def load_model(uri: str, device: str | torch.device = "cpu") -> LoadedModel:
     if not uri.startswith(("models:/", "runs:/")):
         if not uri or not Path(uri).is_dir():
             raise InputError(f"{uri!r}: no such folder; {EXPECTED}")
-        model, experiment = _read_logged(Path(uri))
+        loaded = _read_logged(Path(uri))
     else:
         connect()
         with tempfile.TemporaryDirectory() as folder, _mistakes(uri):
-            model, experiment = _read_logged(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
-    return LoadedModel(model=model.to(device), experiment=experiment, name=name, version=version, uri=uri)
+            loaded = _read_logged(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
+    return loaded._replace(model=loaded.model.to(device), name=name, version=version, uri=uri)
 
 
 def list_models() -> list[RegisteredModel]:
@@ -131,7 +140,9 @@ def set_alias(name: str, version: str, alias: str) -> None:
         client.set_registered_model_alias(name, alias, version)
 
 
-def _log_model(client: MlflowClient, model: MotionModel, experiment: Experiment, run_id: str) -> str:
+def _log_model(
+    client: MlflowClient, model: MotionModel, experiment: Experiment, run_id: str, discriminator: Discriminator | None
+) -> str:
     """Make the model one that MLflow keeps with the run; returns its id."""
     # Made by hand: `Model.log` alone would put it into the experiment "Default", and its files beside the caller.
     model_id = client.create_logged_model(
@@ -140,14 +151,15 @@ def _log_model(client: MlflowClient, model: MotionModel, experiment: Experiment,
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # MLflow asks for an input example; it would be stored, and the signature says all of it.
         warnings.filterwarnings("ignore", message=".*input example was not provided")
-        write_model(Path(folder) / ARTIFACT_NAME, model=model, experiment=experiment)
+        written = Path(folder) / ARTIFACT_NAME
+        write_model(written, model=model, experiment=experiment, discriminator=discriminator)
         Model.log(
             artifact_path=None,
             model_id=model_id,
             flavor=mlflow.pyfunc,
             run_id=run_id,
             python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={ARTIFACT_NAME: str(Path(folder) / ARTIFACT_NAME)},
+            artifacts={ARTIFACT_NAME: str(written)},
             pip_requirements=[f"{package}=={metadata.version(package)}" for package in PINNED],
             signature=_signature(),
         )
@@ -182,10 +194,10 @@ def _resolve(uri: str) -> tuple[str, str]:
     return name, str(aliases[alias])
 
 
-def _read_logged(folder: Path) -> tuple[MotionModel, Experiment]:
+def _read_logged(folder: Path) -> LoadedModel:
     """The model in a folder: one that MLflow keeps, or one that `write_model` made."""
     inner = folder / "artifacts" / ARTIFACT_NAME
-    return read_model(inner if inner.is_dir() else folder)
+    return load_folder(inner if inner.is_dir() else folder)
 
 
 def _check_name(client: MlflowClient, name: str) -> None:

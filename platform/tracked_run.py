@@ -34,7 +34,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 def start_run(
     client: "MlflowClient",
     experiment: Experiment,
-    manifest: Manifest,
+    manifest: Manifest | None,
     *,
     run_name: str,
     parent_id: str = "",
@@ -43,18 +43,20 @@ def start_run(
 ) -> str:
     """Begin a run that says what is trained on what, and with what; returns its id.
 
-    MLflow shows it below the run `parent_id`, if there is one. `on_created` hears of it before it is described.
+    A model that was trained elsewhere has no manifest. MLflow shows the run below the run `parent_id`, if there is one.
+    `on_created` hears of it before it is described.
     """
     run = client.create_run(
         _experiment_id(client, experiment.name),
         run_name=run_name,
-        tags=_tags(experiment, manifest) | dict(tags) | ({PARENT_TAG: parent_id} if parent_id else {}),
+        tags=_tags(experiment) | _dataset_tags(manifest) | dict(tags) | ({PARENT_TAG: parent_id} if parent_id else {}),
     )
     run_id = str(run.info.run_id)
     on_created(run_id)
     _log_params(client, run_id, experiment.settings())
     client.log_dict(run_id, experiment.settings(), "experiment.yaml")
-    client.log_inputs(run_id, datasets=[_dataset_input(experiment, manifest)])
+    if manifest is not None:
+        client.log_inputs(run_id, datasets=[_dataset_input(experiment, manifest)])
     return run_id
 
 
@@ -156,14 +158,16 @@ def _experiment_id(client: "MlflowClient", name: str) -> str:
     return str(found.experiment_id)
 
 
-def _tags(experiment: Experiment, manifest: Manifest) -> dict[str, str]:
+def _dataset_tags(manifest: Manifest | None) -> dict[str, str]:
+    return {} if manifest is None else {"dataset": manifest.name, "dataset.fingerprint": manifest.fingerprint}
+
+
+def _tags(experiment: Experiment) -> dict[str, str]:
     versions = {f"version.{package}": metadata.version(package) for package in PACKAGES}
     commit = _git_commit()
     return {
         "question": experiment.question,
         "variant": experiment.model.variant,
-        "dataset": manifest.name,
-        "dataset.fingerprint": manifest.fingerprint,
         **versions,
         **({"mlflow.source.git.commit": commit} if commit else {}),
     }

@@ -53,7 +53,17 @@ def told(result):
 def test_help_names_every_command(hdam):
     found = hdam("--help")
     assert found.exit_code == 0
-    for command in ("doctor", "puppets", "prepare", "train", "models", "animate", "quickstart"):
+    for command in (
+        "doctor",
+        "puppets",
+        "prepare",
+        "train",
+        "models",
+        "import-weights",
+        "export-weights",
+        "animate",
+        "quickstart",
+    ):
         assert f" {command} " in found.stdout
     assert hdam("--version").stdout == f"hdam {metadata.version('hdam')}\n"
 
