@@ -16,7 +16,7 @@ from hdam.pipelines.errors import InputError
 def load_experiment(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Experiment:
     """Read `path`, lay it over the files that its `base:` names, and apply `overrides` by dotted name.
 
-    `base:` is one file, or a list of two that are laid over each other in this order: a dataset's and a model's.
+    `base:` is one file, or a list that are laid over each other in this order: a dataset's, say, and a model's.
 
     Raises InputError with one line for a missing file, broken YAML, a base that has a base, an unknown key (with the
     nearest known one) and a value of the wrong kind.
@@ -85,11 +85,8 @@ def _bases(settings: dict[str, Any], path: Path) -> list[str]:
     if named is None:
         return []
     bases = [named] if isinstance(named, str) else named
-    is_right = (
-        isinstance(bases, list) and len(bases) in (1, 2) and all(isinstance(base, str) and base for base in bases)
-    )
-    if not is_right:
-        raise InputError(f"{path}: base: {named!r}; expected a file, or a list of two: a dataset's and a model's")
+    if not (isinstance(bases, list) and bases and all(isinstance(base, str) and base for base in bases)):
+        raise InputError(f"{path}: base: {named!r}; expected a file or a list of files")
     return bases
 
 
