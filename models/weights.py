@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from hdam.models.config import PerceptualConfig
@@ -22,7 +22,8 @@ class WeightsError(ValueError):
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write all parameters and buffers as safetensors; a temporary name first, so that `path` is whole or absent."""
     unfinished = path.with_name(path.name + ".partial")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, unfinished)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    unfinished.write_bytes(save(tensors))  # `save_file` makes a file that its owner alone can read
     unfinished.replace(path)
 
 

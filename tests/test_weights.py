@@ -32,6 +32,10 @@ def test_round_trip(model: MotionModel, tmp_path: Path):
         model.generator.first.norm.num_batches_tracked.fill_(7)
     save_weights(model, path)
     save_weights(model, path)
+    plain = path.with_name("plain")
+    plain.touch()
+    assert path.stat().st_mode == plain.stat().st_mode, "others of a cluster read it too"
+    plain.unlink()
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"], "nothing temporary is left"
     torch.manual_seed(1)
     other = build_model(narrow_model())
