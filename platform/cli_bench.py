@@ -30,8 +30,8 @@ def bench_data(
     ] = None,
 ) -> None:
     """Compare the training stream with a torch DataLoader and with the published way: folders of PNG frames."""
-    from hdam.platform.bench_data import BenchSettings, prepare_contest, run_bench, save_report
-    from hdam.platform.bench_report import show_bench
+    from hdam.platform.bench.data import BenchSettings, prepare_contest, run_bench, save_report
+    from hdam.platform.bench.report import show_bench
     from hdam.platform.tracking import results_dir
 
     console = Console()
@@ -48,14 +48,14 @@ def bench_data(
     contest = prepare_contest(settings, results_dir() / "bench")
     report = run_bench(settings, contest)
     if scale:
-        from hdam.platform.bench_scale import measure_scale
+        from hdam.platform.bench.scale import measure_scale
 
         report["scale"] = measure_scale(contest, num_pairs=pairs)
     save_report(report, path)
     show_bench(report, console)
     console.print(f"All figures in {path}", highlight=False, soft_wrap=True)
     if profile:
-        from hdam.platform.bench_profile import write_profile
+        from hdam.platform.bench.profile import write_profile
 
         write_profile(contest, path.with_suffix(".profile.txt"))
         console.print(f"Profile in {path.with_suffix('.profile.txt')}", highlight=False, soft_wrap=True)

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import load_manifest
-from hdam.platform import bench_scale
-from hdam.platform.bench_clips import export_frames, puppet_clips, stored_clips, write_dataset
-from hdam.platform.bench_contenders import FramePairs
-from hdam.platform.bench_cost import measured
-from hdam.platform.bench_data import BenchSettings, Round, Stream, compare, prepare_contest
+from hdam.platform.bench import scale
+from hdam.platform.bench.clips import export_frames, puppet_clips, stored_clips, write_dataset
+from hdam.platform.bench.contenders import FramePairs
+from hdam.platform.bench.cost import measured
+from hdam.platform.bench.data import BenchSettings, Round, Stream, compare, prepare_contest
 from hdam.platform.cli_bench import bench_app
 from hdam.platform.datasets import open_dataset
 
@@ -105,9 +105,9 @@ def test_clips_are_split_into_as_many_shards_as_are_asked(tmp_path, contest):
 
 
 def test_growth_is_measured_against_its_targets(contest, monkeypatch):
-    monkeypatch.setattr(bench_scale, "MANY_SHARDS", 20)
-    monkeypatch.setattr(bench_scale, "SPLIT_ROWS", 20)
-    found = bench_scale.measure_scale(contest, num_pairs=64)
+    monkeypatch.setattr(scale, "MANY_SHARDS", 20)
+    monkeypatch.setattr(scale, "SPLIT_ROWS", 20)
+    found = scale.measure_scale(contest, num_pairs=64)
     assert set(found["memory"]["peak_mib"]) == {"once", "ten_times"}
     assert len(found["epochs"]["first_batch_seconds"]) == 4
     assert set(found["starts"]["seconds_by_shards"]) == {10, 20}

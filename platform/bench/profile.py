@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from hdam.platform.augmentation import augment, draw
-from hdam.platform.bench_contenders import Contest, best_device
+from hdam.platform.bench.contenders import Contest, best_device
 from hdam.platform.datasets import make_bundles, steps_per_bundle
 
 SHOWN_FUNCTIONS = 25

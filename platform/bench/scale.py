@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hdam.pipelines.manifest import load_manifest
-from hdam.platform.bench_clips import BenchClip, stored_clips, write_dataset
-from hdam.platform.bench_contenders import Contest, our_stream
-from hdam.platform.bench_data import contender_process
+from hdam.platform.bench.clips import BenchClip, stored_clips, write_dataset
+from hdam.platform.bench.contenders import Contest, our_stream
+from hdam.platform.bench.data import contender_process
 from hdam.platform.datasets import open_dataset
 from hdam.platform.pair_plan import make_plan
 
