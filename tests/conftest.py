@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from local_store import keep_results_in
 
 # Before anything imports hdam.models: every shape that a signature there states is checked whenever it is called.
 jaxtyping.install_import_hook("hdam.models", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
@@ -42,6 +43,20 @@ def golden() -> Path:
 def clips() -> Path:
     """Folder of real clips with their manifest.csv."""
     return _reference(SHARED / "clips")
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Eight clips of moving squares, two of them held out; files with another dataset have a fixture of their own."""
+    from small_training import make_dataset
+
+    return make_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own folder of results, with its own store; it is made when it is needed."""
+    return keep_results_in(tmp_path / "results", monkeypatch)
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import threading
 import pytest
 import torch
 import yaml
+from local_store import keep_results_in
 from mlflow_server import MlflowServer
 from processes import descendants, is_of_training, wait_until
-from small_training import make_dataset, small_training
+from small_training import small_training
 
 from hdam.pipelines.errors import InputError
 from hdam.platform import tracking
@@ -34,18 +35,6 @@ ONE_WORKER = {
     "log.checkpoint_every": 40,
     "log.pictures_every": 100,
 }
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return make_dataset(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("HDAM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path / "results"
 
 
 def statuses():
@@ -150,8 +139,7 @@ def test_stopping_and_resuming_gives_the_run_that_was_never_stopped(dataset, ray
 
 
 def test_a_disk_that_fills_up_costs_what_came_after_the_last_checkpoint(dataset, ray_session, small_disk, monkeypatch):
-    monkeypatch.setenv("HDAM_RESULTS", str(small_disk / "results"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    keep_results_in(small_disk / "results", monkeypatch)
     experiment = small_training(dataset, ONE_WORKER)
     filler = small_disk / "filler"
 

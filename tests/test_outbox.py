@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from local_store import keep_results_in
 from mlflow_server import MlflowServer
 from PIL import Image
 
@@ -36,8 +37,7 @@ def store(tmp_path_factory):
     """A tracking store in SQLite: (client, experiment id)."""
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HDAM_RESULTS", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        keep_results_in(folder, patch)
         client = tracking.connect()
         yield client, client.create_experiment("outbox", artifact_location=(folder / "artifacts").as_uri())
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from local_store import keep_results_in
 from PIL import Image
-from small_training import make_dataset, small_training
+from small_training import small_training
 
 from hdam.models.screening import SCREENING_SCALE
 from hdam.platform import tracking
@@ -27,18 +28,11 @@ CHANGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return make_dataset(tmp_path_factory.mktemp("data"))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def results(tmp_path_factory, ray_session):
+    """One folder for all tests here, which use each other's stages."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("procedure") / "results"
-        patch.setenv("HDAM_RESULTS", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder
+        yield keep_results_in(tmp_path_factory.mktemp("procedure") / "results", patch)
 
 
 @pytest.fixture(scope="module")

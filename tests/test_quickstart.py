@@ -23,10 +23,8 @@ SHRUNK = {
 }
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_the_whole_road_once_and_then_from_memory(tmp_path, monkeypatch):
-    monkeypatch.setenv("HDAM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+@pytest.mark.usefixtures("ray_session", "results")
+def test_the_whole_road_once_and_then_from_memory(tmp_path):
     out, console = tmp_path / "out", Console(file=io.StringIO(), width=120)
     first = run_quickstart(out, console=console, settings=PUPPETS, changes=SHRUNK)
     assert first.trained.num_steps == 4

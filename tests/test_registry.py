@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from local_store import keep_results_in
 from small_models import SIZE, small_experiment, small_model
 
 from hdam.models.weights import WeightsError
@@ -26,8 +27,7 @@ def store(tmp_path_factory):
     """A tracking database with two versions of one model; returns the run of the second."""
     folder = tmp_path_factory.mktemp("registry")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HDAM_RESULTS", str(folder / "results"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        keep_results_in(folder / "results", patch)
         patch.chdir(folder)
         client = connect()
         experiment_id = client.create_experiment("small", artifact_location=(folder / "artifacts").as_uri())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from local_store import keep_results_in
 from mlflow.exceptions import MlflowException
 from small_training import make_dataset, small_training
 
@@ -20,8 +21,7 @@ def store(tmp_path_factory):
     """A tracking store in SQLite with one run: (client, experiment, manifest, run id)."""
     folder = tmp_path_factory.mktemp("tracking")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HDAM_RESULTS", str(folder / "results"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        keep_results_in(folder / "results", patch)
         dataset = make_dataset(folder, num_clips=4, num_test=1)
         experiment, manifest = small_training(dataset, {"seed": 7}), load_manifest(dataset)
         client = tracking.connect()

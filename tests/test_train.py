@@ -15,7 +15,7 @@ import torch
 from processes import descendants, is_alive, is_of_training, wait_until
 from ray.exceptions import RayTaskError
 from ray.train import ControllerError, WorkerGroupError
-from small_training import make_dataset, small_training
+from small_training import small_training
 
 from hdam.pipelines.errors import InputError
 from hdam.platform import tracking
@@ -38,18 +38,6 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     train(small_training(sys.argv[1], {"optim.duration": "60 steps"}))
 """
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return make_dataset(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("HDAM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path / "results"
 
 
 def train_by_hand(dataset, run_dir, *, on_message=None, changes=None):

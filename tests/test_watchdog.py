@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from local_store import keep_results_in
 
 from hdam.platform import tracking
 from hdam.platform.runs import locked
@@ -35,8 +36,7 @@ LONGEST_END = 30
 def client(tmp_path_factory):
     """A client of a store in SQLite; the drivers find it by the environment."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HDAM_RESULTS", str(tmp_path_factory.mktemp("results")))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        keep_results_in(tmp_path_factory.mktemp("results"), patch)
         yield tracking.connect()
 
 
