@@ -14,11 +14,13 @@ from hdam.platform.checkpoints import newest_checkpoint, step_of
 from hdam.platform.job import Done, Job
 from hdam.platform.prepared import Prepared
 from hdam.platform.publishing import publish
+from hdam.platform.reports import RUN_ID_LENGTH
 from hdam.platform.runs import (
     STAGES_DIR,
     RunRecord,
     RunStatus,
     StageRecord,
+    begun_stage,
     claim_stage,
     locked,
     read_record,
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("hdam")
 
-SHOWN_RUN_ID = 8
 WORK: Mapping[StageKind, Callable[[Job], dict[str, Any]]] = {"screen": screen_stage, "evaluate": evaluate_stage}
 """Of the stages that do not train."""
 
@@ -76,8 +77,8 @@ class Procedure:
     def _find_folder(self, stage: Stage, inputs: Mapping[StageKind, Done]) -> Path:
         """The folder that an earlier attempt of this run has taken, or that of whoever has done or begun the stage."""
         stages_dir = tracking.results_dir() / STAGES_DIR
-        if stage.kind in self._record.stages:
-            return stages_dir / self._record.stages[stage.kind]
+        if (begun := begun_stage(stages_dir, self._record, stage.kind)) is not None:
+            return begun
         folder = claim_stage(stages_dir, stage.name, inputs=folders_of(inputs), is_new=stage.kind in self._anew)
         self._change(stages={**self._record.stages, stage.kind: folder.name})
         return folder
@@ -144,7 +145,7 @@ class Procedure:
             return
         run_id = record.mlflow_run_id
         LOG.info(
-            "stage %s is known, from run %s of %s (%s)", kind, run_id[:SHOWN_RUN_ID], record.experiment, done.folder
+            "stage %s is known, from run %s of %s (%s)", kind, run_id[:RUN_ID_LENGTH], record.experiment, done.folder
         )
         link = self._start_run(done.stage, done.folder, {"reused_from": run_id})
         if end_run(self._client, link, "FINISHED"):

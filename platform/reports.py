@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MIB = 2**20
 SHOWN_REJECTED = 10
 RUN_ID_LENGTH = 8
+"""Letters of an MLflow run's id that are shown: enough to find it by."""
 
 
 def plain_table(*columns: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:

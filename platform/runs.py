@@ -107,6 +107,11 @@ def find_run(runs_dir: Path, name: str, *, fresh: bool) -> Path:
     return taken[0] if taken and not fresh else runs_dir / numbered(name, len(taken) + 1)
 
 
+def begun_stage(stages_dir: Path, record: RunRecord, kind: str) -> Path | None:
+    """The folder that a run has taken for its stage of this kind; None where it has not begun it."""
+    return stages_dir / record.stages[kind] if kind in record.stages else None
+
+
 def claim_stage(stages_dir: Path, name: str, *, inputs: Mapping[str, str], is_new: bool) -> Path:
     """What `find_stage` finds, made where it is missing, so that no other process takes it for another stage."""
     with locked(stages_dir, is_waiting=True):

@@ -15,6 +15,7 @@ from hdam.platform.runs import (
     STAGES_DIR,
     RunRecord,
     StageRecord,
+    begun_stage,
     find_run,
     find_stage,
     is_held,
@@ -69,12 +70,12 @@ def examine_experiment(experiment: Experiment) -> ExperimentStatus:
     found: list[StageStatus] = []
     folders: dict[str, Path] = {}
     for stage in plan_stages(experiment, manifest.fingerprint):
-        inputs: dict[str, str] = {kind: folders[kind].name for kind in stage.inputs}
-        begun = results / STAGES_DIR / record.stages.get(stage.kind, "")
-        if stage.kind not in record.stages:
-            begun = find_stage(results / STAGES_DIR, stage.name, inputs=inputs, is_new=False)
-        folders[stage.kind] = begun
-        found.append(_examine_stage(stage, begun))
+        folder = begun_stage(results / STAGES_DIR, record, stage.kind)
+        if folder is None:
+            inputs: dict[str, str] = {kind: folders[kind].name for kind in stage.inputs}
+            folder = find_stage(results / STAGES_DIR, stage.name, inputs=inputs, is_new=False)
+        folders[stage.kind] = folder
+        found.append(_examine_stage(stage, folder))
     state = _state(run_dir, record)
     report = record.report or {}
     uri = f"models:/{report['model_name']}/{report['model_version']}" if report else ""
