@@ -83,19 +83,27 @@ class Outbox:
         self._take([picture])
 
     def flush(self) -> None:
-        """Send what waits; the first failure ends it, and is told once per outage."""
+        """Send what waits; a failure is told once per outage."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.send()
+        except (MlflowException, OSError) as error:
+            self._tell_outage(error)
+
+    def send(self) -> None:
+        """Send what waits; the first failure ends it and is raised: MlflowException or OSError. The rest is kept."""
         from mlflow.exceptions import MlflowException
 
         self._next_flush = self._clock() + SECONDS_BETWEEN_FLUSHES
         try:
             self._send_metrics()
             self._send_pictures()
-        except (MlflowException, OSError) as error:
+        except (MlflowException, OSError):
             self._next_flush = self._clock() + SECONDS_AFTER_OUTAGE
             self._file.replace([*self._metrics, *self._pictures])
-            self._tell_outage(error)
-        else:
-            self._end_outage()
+            raise
+        self._end_outage()
 
     def close(self) -> None:
         """Send what waits for the last time, and tell what MLflow did not take."""

@@ -40,10 +40,7 @@ def scores_of(found: Reconstruction) -> dict[str, float]:
 
 
 def _publish_training(client: "MlflowClient", run_id: str, folder: Path, result: Mapping[str, Any]) -> None:
-    outbox = Outbox(client, run_id, folder=folder)
-    outbox.flush()
-    if outbox.num_kept:
-        raise OSError(f"{outbox.num_kept} metrics and pictures are left")
+    Outbox(client, run_id, folder=folder).send()
     if (folder / GROWTH_NAME).exists():
         log_file(client, run_id, folder / GROWTH_NAME)
     set_tags(client, run_id, {"skipped_steps": str(result["skipped"])})

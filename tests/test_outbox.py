@@ -17,6 +17,8 @@ from PIL import Image
 
 from hdam.platform import outbox, tracking
 from hdam.platform.outbox import Outbox
+from hdam.platform.publishing import publish
+from hdam.platform.runs import StageRecord
 
 
 class Clock:
@@ -201,6 +203,19 @@ def test_what_is_left_at_the_end_is_told_with_its_place(unreachable, tmp_path, c
         f"MLflow did not take the last 2 metrics and pictures; they are in {tmp_path / 'unsent.jsonl'}, "
         "and the same command sends them next time"
     ]
+
+
+def test_a_stage_that_cannot_be_published_is_one_warning(unreachable, tmp_path, caplog):
+    """What its training has left is sent first, and says nothing of its own."""
+    killed = Outbox(unreachable, "f" * 32, folder=tmp_path)
+    killed.add({"loss/total": 1.0}, step=1)
+    before = unsent(tmp_path)
+    caplog.clear()
+    record = StageRecord(status="finished", mlflow_run_id="f" * 32, result={"skipped": 0})
+    assert not publish(unreachable, "dam", tmp_path, record)
+    (told,) = caplog.messages
+    assert f"the results of stage dam are kept in {tmp_path}, and sent" in told
+    assert unsent(tmp_path) == before
 
 
 def test_after_a_failure_nothing_else_is_tried(unreachable, tmp_path):
