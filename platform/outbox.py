@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hdam.pipelines.errors import first_line
-from hdam.platform.tracking import masked
+from hdam.platform.tracking import cause_of, masked, tracking_uri
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
@@ -149,9 +149,11 @@ class Outbox:
     def _tell_outage(self, error: Exception) -> None:
         if not self._is_away:
             LOG.warning(
-                "MLflow does not take %s (%s); training goes on, they are kept in %s and sent when it answers again",
+                "MLflow at %s does not take %s (%s); training goes on, "
+                "they are kept in %s and sent when it answers again",
+                masked(tracking_uri()),
                 "metrics" if self._metrics else "pictures",
-                masked(first_line(error)),
+                cause_of(error),
                 self._file.path,
             )
         self._is_away = True

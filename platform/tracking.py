@@ -65,8 +65,8 @@ def connect() -> "MlflowClient":
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     except (MlflowException, OSError, ImportError) as error:  # a database's driver may be missing
-        problem = f"MLflow at {uri} does not answer ({first_line(error)}); look at MLFLOW_TRACKING_URI"
-        raise InputError(masked(problem)) from error
+        problem = f"MLflow at {masked(uri)} does not answer ({cause_of(error)}); look at MLFLOW_TRACKING_URI"
+        raise InputError(problem) from error
     return client
 
 
@@ -83,7 +83,7 @@ def wait_for_store(client: "MlflowClient") -> None:
             client.search_experiments(max_results=1)
             return
         except (MlflowException, OSError) as error:
-            problem = masked(f"MLflow at {tracking_uri()} does not answer ({first_line(error)})")
+            problem = f"MLflow at {masked(tracking_uri())} does not answer ({cause_of(error)})"
             if time.monotonic() > give_up:
                 raise InputError(f"{problem}; when it does, the same command goes on") from error
             if not has_told:
@@ -100,14 +100,13 @@ def patiently(client: "MlflowClient", work: Callable[[], Result]) -> Result:
     from mlflow.exceptions import MlflowException
 
     wait_for_store(client)
-    try:
+    with contextlib.suppress(MlflowException, OSError):
         return work()
-    except (MlflowException, OSError):
-        wait_for_store(client)
+    wait_for_store(client)
     try:
         return work()
     except (MlflowException, OSError) as error:
-        problem = masked(f"MLflow at {tracking_uri()}: {first_line(error)}")
+        problem = f"MLflow at {masked(tracking_uri())}: {cause_of(error)}"
         raise InputError(f"{problem}; the same command goes on") from error
 
 
@@ -125,7 +124,20 @@ def tolerated(consequence: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        LOG.warning("MLflow: %s (%s)", consequence, masked(first_line(error)))
+        LOG.warning("MLflow at %s: %s (%s)", masked(tracking_uri()), consequence, cause_of(error))
+
+
+def cause_of(error: BaseException) -> str:
+    """Why MLflow did not take something, short and without passwords: what the connection died of, or the first line.
+
+    MLflow quotes requests, which quotes urllib3, which quotes the socket: three lines about a refused connection. Only
+    the socket's error is an OSError that is not of requests.
+    """
+    links = [error]
+    while (link := links[-1].__cause__ or links[-1].__context__) is not None and link not in links:
+        links.append(link)
+    found = [link for link in links if isinstance(link, OSError) and not type(link).__module__.startswith("requests.")]
+    return masked(first_line((found or links)[0]))
 
 
 def masked(text: str) -> str:

@@ -135,7 +135,7 @@ def test_an_outage_is_told_once_and_everything_arrives_after_it(run, clock, tmp_
     box.add_picture(painted(tmp_path / "3.png"), step=3)
     assert box.num_kept == 4
     (told,) = caplog.messages
-    assert told.startswith("MLflow does not take metrics (") and "\n" not in told
+    assert told.startswith(f"MLflow at {tracking.tracking_uri()} does not take metrics (The run ") and "\n" not in told
     assert told.endswith(
         f"; training goes on, they are kept in {tmp_path / 'unsent.jsonl'} and sent when it answers again"
     )
@@ -163,7 +163,8 @@ def test_a_second_outage_is_told_again(run, tmp_path, caplog):
         client.restore_run(run_id)
         box.flush()
     starts = [message.partition(" (")[0] for message in caplog.messages]
-    assert starts == ["MLflow does not take metrics", "MLflow answers again; 1 metrics were sent"] * 2
+    away = f"MLflow at {tracking.tracking_uri()} does not take metrics"
+    assert starts == [away, "MLflow answers again; 1 metrics were sent"] * 2
 
 
 def test_the_next_process_sends_what_a_killed_one_left(run, unreachable, clock, tmp_path, caplog):

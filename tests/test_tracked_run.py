@@ -110,4 +110,4 @@ def test_what_the_store_does_not_take_is_a_warning_where_that_will_do(store, cap
         tracked_run.set_tags(client, UNKNOWN, {"stage": "dam"})
     with tracking.tolerated("the tags were not set"):
         tracked_run.set_tags(client, UNKNOWN, {"stage": "dam"})
-    assert "MLflow: the tags were not set (Run with id=" in caplog.text
+    assert f"MLflow at {tracking.tracking_uri()}: the tags were not set (Run with id=" in caplog.text

@@ -5,6 +5,9 @@ import os
 import socket
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from ports import free_port
 
 from hdam.pipelines.errors import InputError
 from hdam.platform import tracking
@@ -31,17 +34,52 @@ def test_connecting_leaves_the_environment_as_it_was(monkeypatch, tmp_path):
 
 
 def test_a_server_that_is_not_there_is_one_line(monkeypatch, caplog):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with (
         caplog.at_level(logging.WARNING),
-        pytest.raises(InputError, match=rf"MLflow at http://127\.0\.0\.1:{port} does not answer .*MLFLOW_TRACKING_URI"),
+        pytest.raises(InputError) as told,
     ):
         tracking.connect()
+    assert str(told.value) == (
+        f"MLflow at http://127.0.0.1:{port} does not answer ([Errno 111] Connection refused); "
+        "look at MLFLOW_TRACKING_URI"
+    )
     assert not caplog.records, "the retries are not told"
+
+
+@pytest.mark.parametrize("retries", ["0", "1"])
+def test_a_warning_names_the_store_and_what_the_connection_died_of(monkeypatch, caplog, retries):
+    address = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:s3cret@{address}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", retries)
+    with tracking.tolerated("the scores were not logged"):
+        MlflowClient(tracking.tracking_uri()).search_experiments()
+    assert caplog.messages == [
+        f"MLflow at http://***@{address}: the scores were not logged ([Errno 111] Connection refused)"
+    ]
+
+
+def test_a_server_that_never_answers_is_told_as_short(monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with tracking.tolerated("the scores were not logged"):
+            MlflowClient(uri).search_experiments()
+    assert caplog.messages == [f"MLflow at {uri}: the scores were not logged (timed out)"]
+
+
+def test_the_cause_of_what_is_no_outage_is_its_first_line(tmp_path):
+    with pytest.raises(FileNotFoundError) as missing:
+        (tmp_path / "none").read_bytes()
+    assert tracking.cause_of(missing.value) == f"[Errno 2] No such file or directory: '{tmp_path / 'none'}'"
+    assert tracking.cause_of(MlflowException("no such run\nat all")) == "no such run"
+    circle = MlflowException("a circle")
+    circle.__cause__ = ValueError("of two")
+    circle.__cause__.__context__ = circle
+    assert tracking.cause_of(circle) == "a circle"
 
 
 @pytest.mark.parametrize(
