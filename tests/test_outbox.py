@@ -305,13 +305,13 @@ def test_an_outage_of_a_real_server_loses_nothing_and_doubles_nothing(tmp_path, 
             assert add(1) == [0]
             add(2)
             server.stop()
-            add(*range(3, 2001))
+            add(*range(3, 2002))
             while not (run_dir / "unsent.jsonl").exists():
                 add(2001)
                 time.sleep(0.1)
             driver.send_signal(signal.SIGKILL)
         num_lines = len(unsent(run_dir))
-        assert num_lines >= 2000
+        assert num_lines >= 1999, "all that came after the server, which may have had the second"
         server.start()
         box = Outbox(client, run_id, folder=run_dir)
         box.add({"loss/total": 2002.0, "lr": math.nan, "ratio": math.inf}, step=2002)
