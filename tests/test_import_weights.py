@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from local_store import keep_results_in
 from media_files import moving_square, write_video
 from PIL import Image
 from published_files import (
@@ -39,8 +40,7 @@ def store(tmp_path_factory):
     """An empty tracking database."""
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HDAM_RESULTS", str(folder / "results"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        keep_results_in(folder / "results", patch)
         patch.chdir(folder)
         yield folder
 

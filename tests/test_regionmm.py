@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import NUM_FRAMES, SIZE, make_dataset, small_training
+from local_store import keep_results_in
+from small_training import NUM_FRAMES, SIZE, small_training
 
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.media import read_frames
@@ -27,17 +28,10 @@ CHANGES = {
 WITH_AVD = CHANGES | {"model.has_avd": True, "avd.duration": "12 steps", "avd.milestones": ["10 steps"]}
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return make_dataset(tmp_path_factory.mktemp("data"))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def results(tmp_path_factory, ray_session):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HDAM_RESULTS", str(tmp_path_factory.mktemp("regionmm") / "results"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield
+        yield keep_results_in(tmp_path_factory.mktemp("regionmm") / "results", patch)
 
 
 @pytest.fixture(scope="module")
