@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 from local_store import keep_results_in
+from ports import free_port
 
 # Before anything imports hdam.models: every shape that a signature there states is checked whenever it is called.
 jaxtyping.install_import_hook("hdam.models", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
@@ -77,9 +77,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[None]:
     """The usual variables, set for a store of S3 on a free port of this machine, where `s3` starts one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)

@@ -12,6 +12,17 @@ from hdam.pipelines import video_reader
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.media import open_media, read_frames
 
+KINDS = ("a.gif", "a.webp", "folder", "strip.png")
+
+
+def write_kind(path, frames):
+    """Frames as the one of KINDS that the path names."""
+    if path.name == "folder":
+        return write_folder(path, frames)
+    if path.name == "strip.png":
+        return write_strip(path, frames)
+    return write_animation(path, frames, milliseconds=40)
+
 
 def write_long_video(path, codec, **options):
     """200 frames of one shade each, with keyframes now and then."""
@@ -74,15 +85,10 @@ def test_a_cut_off_video_is_noticed_after_its_span_only(tmp_path):
         list(read_frames(tmp_path / "b.mkv", start=100))
 
 
-@pytest.mark.parametrize("name", ["a.gif", "a.webp", "folder", "strip.png"])
+@pytest.mark.parametrize("name", KINDS)
 def test_spans_of_other_kinds(tmp_path, name):
     frames = moving_square(12, height=24, width=24)
-    if name == "folder":
-        path = write_folder(tmp_path / name, frames)
-    elif name == "strip.png":
-        path = write_strip(tmp_path / name, frames)
-    else:
-        path = write_animation(tmp_path / name, frames, milliseconds=40)
+    path = write_kind(tmp_path / name, frames)
     assert open_media(path).num_frames == 12 and open_media(path).size == (24, 24)
     for start, stop in ((0, None), (3, 7), (11, 99), (12, None)):
         span = list(read_frames(path, start=start, stop=stop))
@@ -111,16 +117,11 @@ def test_an_image_that_is_no_strip_tells_its_size(tmp_path, size):
         assert_one_line(error, f"a.png: not a video; an image of {width}x{height} pixels is no strip")
 
 
-@pytest.mark.parametrize("name", ["a.gif", "a.webp", "folder", "strip.png"])
+@pytest.mark.parametrize("name", KINDS)
 def test_every_kind_shows_the_chosen_colour_where_it_is_transparent(tmp_path, name):
     frames = np.zeros((3, 16, 16, 4), np.uint8)
     frames[:, 4:8, 4:8] = (200, 30, 40, 255)
-    if name == "folder":
-        path = write_folder(tmp_path / name, frames)
-    elif name == "strip.png":
-        path = write_strip(tmp_path / name, frames)
-    else:
-        path = write_animation(tmp_path / name, frames, milliseconds=40)
+    path = write_kind(tmp_path / name, frames)
     for frame in read_frames(path, background=(10, 200, 30)):
         assert frame[0, 0].tolist() == [10, 200, 30] and frame[15, 15].tolist() == [10, 200, 30]
         assert difference(frame[6, 6], np.array([200, 30, 40])) < 6

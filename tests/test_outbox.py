@@ -14,6 +14,7 @@ import pytest
 from local_store import keep_results_in
 from mlflow_server import MlflowServer
 from PIL import Image
+from ports import free_port
 
 from hdam.platform import outbox, tracking
 from hdam.platform.outbox import Outbox
@@ -56,11 +57,8 @@ def unreachable(monkeypatch):
     """A client of a server that is not there."""
     from mlflow import MlflowClient
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    return MlflowClient(f"http://127.0.0.1:{port}")
+    return MlflowClient(f"http://127.0.0.1:{free_port()}")
 
 
 def history(client, run_id, name="loss/total"):

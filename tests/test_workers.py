@@ -2,13 +2,13 @@
 
 import functools
 import multiprocessing
-import socket
 import traceback
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed
+from ports import free_port
 from small_training import moving_square, small_training
 from torch import nn
 from torch.nn.functional import batch_norm
@@ -84,9 +84,7 @@ def one_worker(rank, port, answers, changes, options):
 def two_workers(changes=None, **options):
     """What each of two processes found, by rank."""
     spawn = multiprocessing.get_context("spawn")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     answers = spawn.Queue()
     workers = [spawn.Process(target=one_worker, args=(rank, port, answers, changes or {}, options)) for rank in (0, 1)]
     for worker in workers:
