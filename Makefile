@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 READY := .venv/.ready
 ROOMS := platform models pipelines experiments
 
-.PHONY: setup quickstart test test-faults check typing wheel-test clean
+.PHONY: setup quickstart detectors test test-faults check typing wheel-test clean
 
 setup: $(READY)
 
@@ -19,6 +19,11 @@ $(READY): pyproject.toml
 
 quickstart: $(READY)
 	$(BIN)/hdam quickstart
+
+# The optional detectors of faces and bodies, behind AKD, MKR and AED.
+detectors: $(READY)
+	$(BIN)/pip install --quiet --editable ".[faces]"
+	$(BIN)/hdam detectors get body
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not faults"

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from hdam.pipelines.errors import InputError
 from hdam.platform.cli_bench import bench_app
 from hdam.platform.cli_data import data_app
+from hdam.platform.cli_detectors import detectors_app
 from hdam.platform.cli_models import models_app
 from hdam.platform.cli_published import export_weights, import_weights
 from hdam.platform.cli_weights import weights_app
@@ -59,6 +60,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 app.add_typer(weights_app, name="weights")
+app.add_typer(detectors_app, name="detectors")
 app.add_typer(bench_app, name="bench")
 app.command("import-weights")(import_weights)
 app.command("export-weights")(export_weights)

@@ -43,7 +43,8 @@ def examine() -> list[Finding]:
         check_library("pyarrow", lacking="hdam prepare, train and quickstart keep shards with it"),
     ]
     places = [check_memory(), check_disk(), check_shm()]
-    return [check_python(), check_torch(), check_device(), *libraries, check_cpus(), *places, check_perceptual()]
+    machine = [check_python(), check_torch(), check_device(), *libraries, check_cpus(), *places]
+    return [*machine, check_perceptual(), *check_detectors()]
 
 
 def show_findings(findings: list[Finding], console: Console) -> None:
@@ -140,6 +141,22 @@ def check_perceptual() -> Finding:
         f"hdam weights get vgg19{_torch_download()} fetches them; quickstart needs none (network=pixels)"
     )
     return Finding("VGG weights", ", ".join(found) or "not found", bool(found), False, lacking)
+
+
+def check_detectors() -> list[Finding]:
+    """Which detectors of faces and bodies are here."""
+    from hdam.platform.detection.catalogue import available_detectors
+
+    return [
+        Finding(
+            f"{detector.name} detector",
+            f"not found: {detector.reason}" if detector.reason else detector.version,
+            not detector.reason,
+            False,
+            f"without it there is no {detector.purpose}; get it: {detector.remedy}",
+        )
+        for detector in available_detectors().values()
+    ]
 
 
 def usable_cpus() -> float:

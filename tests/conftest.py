@@ -21,11 +21,24 @@ SHARED = ROOT.parent / "shared"
 
 def _reference(path: Path) -> Path:
     """`path` if it is there; else skip for outsiders, and fail in CI, where it must be."""
-    if path.exists():
-        return path
+    if not path.exists():
+        _lack(f"reference material not found at {path}", needed="CI needs it beside the repository")
+    return path
+
+
+def _lack(told: str, *, needed: str) -> None:
+    """Skip the test for outsiders, and fail it in CI."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"reference material not found at {path}; CI needs it beside the repository", pytrace=False)
-    pytest.skip(f"reference material not found at {path}")
+        pytest.fail(f"{told}; {needed}", pytrace=False)
+    pytest.skip(told)
+
+
+def _have_detector(name: str) -> None:
+    from hdam.platform.detection.catalogue import available_detectors
+
+    detector = available_detectors()[name]
+    if detector.reason:
+        _lack(f"no {name} detector: {detector.reason}", needed="CI has to run `make detectors`")
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -57,6 +70,21 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's own folder of results, with its own store; it is made when it is needed."""
     return keep_results_in(tmp_path / "results", monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def faces() -> None:
+    """The packages that detect faces are installed."""
+    _have_detector("identity")
+
+
+@pytest.fixture(scope="session")
+def body_folder() -> Path:
+    """The environment of the body detector, before any test says that detectors are elsewhere."""
+    from hdam.platform.detection.body_environment import body_dir
+
+    _have_detector("body")
+    return body_dir()
 
 
 @pytest.fixture
