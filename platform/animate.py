@@ -8,7 +8,7 @@ with an AVD network, lets the source take the driving pose and keep its own buil
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from hdam.pipelines.media import WHITE, Media, open_media, read_frames, read_ima
 from hdam.pipelines.transform import cut, square_window
 from hdam.pipelines.video_writer import FrameWriter, open_writer
 from hdam.platform.evaluation import frames_to_images
-from hdam.platform.figures import cell_scale, draw_structure, image_from, tile
+from hdam.platform.figures import cell_scale, draw_structure, image_from, save_picture, tile
 from hdam.platform.model_folder import LoadedModel
 
 NUM_PICTURES = 6
@@ -58,8 +58,17 @@ class Moment(NamedTuple):
     transfer: Transfer
 
 
-View = Callable[[Moment], list[Image.Image]]
-"""Pictures that stand side by side."""
+class View(NamedTuple):
+    """Pictures of a moment that stand side by side."""
+
+    draw: Callable[[Moment], list[Image.Image]]
+    labels: tuple[str, ...] = LABELS
+    """One over each picture; a single picture goes without."""
+
+    def joined(self, moment: Moment) -> Image.Image:
+        """All of them as one picture."""
+        pictures = self.draw(moment)
+        return pictures[0] if len(pictures) == 1 else tile([pictures], labels=self.labels)
 
 
 def animate(
@@ -86,16 +95,16 @@ def animate(
     if mode == "avd" and loaded.model.avd is None:
         raise InputError(f"--mode avd: {loaded.uri} has no AVD network; train one with model.has_avd: true")
     still, media = read_still(source, loaded), open_media(driving)
-    views: dict[Path, View] = {out: _result_view}
+    views: dict[Path, View] = {out: View(_result_view)}
     if grid:
-        views[_beside(out, "grid")] = _grid_view
+        views[_beside(out, "grid")] = View(_grid_view)
     picture = None
     if structure:
         views[_beside(out, "structure")] = view = _structure_view(loaded.model, still)
         picture = MomentPicture(view)
     images = (as_image(frame, size=loaded.experiment.data.size, device=still.device) for frame in read_frames(driving))
-    stream = _counted(moments(loaded.model, still, images, mode=mode), media.num_frames, on_frame)
-    num_frames = _write(stream, views, media=media, picture=picture)
+    stream = counted(moments(loaded.model, still, images, mode=mode), media.num_frames, on_frame)
+    num_frames = write_views(stream, views, media=media, pictures=[picture] if picture else [])
     drawn = () if picture is None else (_beside(out, "structure"), picture.save(_picture_path(out)))
     seen = _beside(out, "grid") if grid else None
     seconds = time.monotonic() - started
@@ -114,7 +123,7 @@ class MomentPicture:
     def add(self, moment: Moment) -> None:
         """Consider the next moment."""
         if self._count % self._stride == 0:
-            self._kept.append(self._view(moment))
+            self._kept.append(self._view.draw(moment))
             if len(self._kept) > 2 * NUM_PICTURES:
                 self._kept, self._stride = self._kept[::2], 2 * self._stride
         self._count += 1
@@ -122,9 +131,7 @@ class MomentPicture:
     def save(self, path: Path) -> Path:
         """Write the moments to `path`, one below the other; returns `path`."""
         chosen = np.linspace(0, len(self._kept) - 1, min(NUM_PICTURES, len(self._kept))).round().astype(int)
-        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-        tile([self._kept[number] for number in chosen], labels=LABELS).save(partial)
-        partial.replace(path)
+        save_picture(tile([self._kept[number] for number in chosen], labels=self._view.labels), path)
         return path
 
 
@@ -153,29 +160,32 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _write(stream: Iterable[Moment], views: Mapping[Path, View], *, media: Media, picture: MomentPicture | None) -> int:
-    """Write every view of every moment; returns how many moments there were."""
+def write_views(
+    stream: Iterable[Moment], views: Mapping[Path, View], *, media: Media, pictures: Sequence[MomentPicture]
+) -> int:
+    """Write every view of every moment, and offer each moment to `pictures`; returns how many moments there were."""
     count = 0
     with ExitStack() as stack:
         sinks: dict[Path, FrameWriter] = {}
         for moment in stream:
             count += 1
             for path, view in views.items():
-                frame = np.asarray(_one_picture(view(moment)))
+                frame = np.asarray(view.joined(moment))
                 if path not in sinks:  # the first frame tells a view's size
                     size = (frame.shape[0], frame.shape[1])
                     sinks[path] = stack.enter_context(
                         open_writer(path, fps=media.fps, size=size, audio_from=media.path)
                     )
                 sinks[path].write(frame)
-            if picture is not None:
+            for picture in pictures:
                 picture.add(moment)
     return count
 
 
-def _counted(
+def counted(
     stream: Iterable[Moment], total: int | None, on_frame: Callable[[int, int | None], None] | None
 ) -> Iterator[Moment]:
+    """The same moments; `on_frame` hears how many are done, and of how many."""
     for count, moment in enumerate(stream, start=1):
         yield moment
         if on_frame is not None:
@@ -201,10 +211,6 @@ def _beside(out: Path, what: str) -> Path:
 
 def _picture_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}_structure.png")
-
-
-def _one_picture(pictures: list[Image.Image]) -> Image.Image:
-    return pictures[0] if len(pictures) == 1 else tile([pictures], labels=LABELS)
 
 
 def _result_view(moment: Moment) -> list[Image.Image]:
@@ -233,4 +239,4 @@ def _structure_view(model: MotionModel, still: Tensor) -> View:
         third = draw_structure(moment.transfer.image[0], moved, ignored=ignored, scale=scale)
         return [first, second, third]
 
-    return view
+    return View(view)

@@ -21,6 +21,7 @@ from hdam.platform.cli_data import data_app
 from hdam.platform.cli_detectors import detectors_app
 from hdam.platform.cli_models import models_app
 from hdam.platform.cli_published import export_weights, import_weights
+from hdam.platform.cli_show import show_app, structure_score
 from hdam.platform.cli_weights import weights_app
 from hdam.platform.reports import counting
 
@@ -64,6 +65,8 @@ app.add_typer(detectors_app, name="detectors")
 app.add_typer(bench_app, name="bench")
 app.command("import-weights")(import_weights)
 app.command("export-weights")(export_weights)
+app.add_typer(show_app, name="show")
+app.command("structure-score")(structure_score)
 
 
 def main() -> None:

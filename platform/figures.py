@@ -1,8 +1,8 @@
 """Pictures for people: anchors drawn as in the papers, and the grid that shows all steps of a transfer.
 
-Motion anchors are coloured discs, intermediate anchors white-rimmed diamonds, the root anchor a star. Lines lead from
-the root to its children; from intermediate to motion anchors they are as wide as the attention is high. Ignored
-anchors are left out.
+Motion anchors are coloured discs, intermediate anchors white-rimmed diamonds, the root anchor a star; around regions
+stands the ellipse of their covariance. Lines lead from the root to its children; from intermediate to motion anchors
+they are as wide as the attention is high. Ignored anchors are left out.
 """
 
 import colorsys
@@ -48,26 +48,38 @@ def anchor_colours(count: int) -> tuple[Rgb, ...]:
     return tuple(colours)
 
 
+def owner_colours(attention: Tensor) -> tuple[Rgb, ...]:
+    """For every motion anchor the colour of the intermediate anchor that owns most of it; `attention` is [I, K]."""
+    num_owners, num_motion = attention.shape
+    owners = anchor_colours(num_motion + num_owners)[num_motion:]
+    return tuple(owners[i] for i in attention.argmax(0).tolist())
+
+
 def draw_structure(
     frame: Tensor,
     tree: AnchorTree,
     *,
     attention: Tensor | None = None,
     ignored: Sequence[int] = (),
+    colours: Sequence[Rgb] = (),
     scale: int = 4,
     index: int = 0,
 ) -> Image.Image:
     """Draw the anchors `tree[index]` over `frame` ([3, height, width] in 0…1), `scale` times enlarged.
 
     `attention` is [batch, intermediate, motion] as in `Transfer`; without it the lines from intermediate to motion
-    anchors are left out.
+    anchors are left out. `colours` are those of the motion anchors; empty: each its own.
     """
     picture = image_from(frame, scale=scale).convert("RGBA")
     overlay = Image.new("RGBA", (picture.width * SMOOTHING, picture.height * SMOOTHING))
+    draw, zoom = ImageDraw.Draw(overlay), scale * SMOOTHING
+    colours = colours or anchor_colours(tree.motion.position.shape[1])
+    _draw_ellipses(draw, tree, frame, colours, ignored=frozenset(ignored), index=index, zoom=zoom)
     _draw_tree(
-        ImageDraw.Draw(overlay),
-        _spots(tree, frame, index=index, zoom=scale * SMOOTHING),
+        draw,
+        _spots(tree, frame, index=index, zoom=zoom),
         None if attention is None else attention[index],
+        colours,
         ignored=frozenset(ignored),
         unit=overlay.height / 100,
     )
@@ -135,7 +147,7 @@ def _cells(
     yield image_from(source[index], scale=scale)
     yield image_from(driving[index], scale=scale)
     yield image_from(transfer.warped[index], scale=scale)
-    yield image_from(_colour_masks(transfer.motion.masks[index])).resize(size, Image.Resampling.BILINEAR)
+    yield image_from(colour_masks(transfer.motion.masks[index])).resize(size, Image.Resampling.BILINEAR)
     yield image_from(transfer.motion.occlusion[index]).resize(size, Image.Resampling.BILINEAR)
     yield image_from(transfer.image[index], scale=scale)
     yield draw_structure(
@@ -143,9 +155,14 @@ def _cells(
     )
 
 
-def _colour_masks(masks: Tensor) -> Tensor:
+def mask_colours(count: int) -> tuple[Rgb, ...]:
+    """Colours of `count` candidates: the background, then the anchors' own."""
+    return (BACKGROUND_COLOUR, *anchor_colours(count - 1))
+
+
+def colour_masks(masks: Tensor) -> Tensor:
     """Flow masks [candidate, height, width] as one picture: each candidate's colour, mixed by its share."""
-    colours = torch.tensor([BACKGROUND_COLOUR, *anchor_colours(len(masks) - 1)], dtype=torch.float32)
+    colours = torch.tensor(mask_colours(len(masks)), dtype=torch.float32)
     return torch.einsum("khw,kc->chw", masks.detach().float().cpu(), colours / 255)
 
 
@@ -167,10 +184,33 @@ def pixel_spots(points: Tensor, size: Sequence[int], *, zoom: int) -> list[Spot]
     ]
 
 
+def _draw_ellipses(
+    draw: ImageDraw.ImageDraw,
+    tree: AnchorTree,
+    frame: Tensor,
+    colours: Sequence[Rgb],
+    *,
+    ignored: frozenset[int],
+    index: int,
+    zoom: int,
+) -> None:
+    """Where a region's heat map has fallen to exp(−½): one standard deviation around it; nothing around points."""
+    if tree.motion.covariance is None:
+        return
+    turns = torch.linspace(0, 2 * math.pi, 65)
+    circle = torch.stack([turns.cos(), turns.sin()])
+    # The affine A of a region is a root of its covariance, A Aᵀ, and so takes the unit circle to that ellipse.
+    position, affine = (tensor[index].detach().float().cpu() for tensor in tree.motion[:2])
+    for k, outline in enumerate(position[:, None] + (affine @ circle).transpose(1, 2)):
+        if k not in ignored:
+            draw.line(pixel_spots(outline, frame.shape[-2:], zoom=zoom), fill=(*colours[k], 255), width=2 * SMOOTHING)
+
+
 def _draw_tree(
     draw: ImageDraw.ImageDraw,
     spots: list[list[Spot]],
     attention: Tensor | None,
+    colours: Sequence[Rgb],
     *,
     ignored: frozenset[int],
     unit: float,
@@ -190,7 +230,7 @@ def _draw_tree(
         for child in children:
             _draw_line(draw, spot, child, ROOT_COLOUR, width=1.2 * unit)
     for k in shown:
-        _draw_disc(draw, motion[k], anchor_colours(len(motion))[k], radius=2.6 * unit)
+        _draw_disc(draw, motion[k], colours[k], radius=2.6 * unit)
     for spot, colour in zip(intermediate, owners, strict=True):
         _draw_polygon(draw, spot, colour, radii=(4.2 * unit,) * 4, rim=(255, 255, 255))
     for spot in root:

@@ -12,7 +12,7 @@ from small_models import SIZE, small_model
 
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.media import open_media, read_frames, read_image
-from hdam.platform.animate import NUM_PICTURES, Moment, MomentPicture, animate, as_image, moments, read_still
+from hdam.platform.animate import NUM_PICTURES, Moment, MomentPicture, View, animate, as_image, moments, read_still
 from hdam.platform.evaluation import images_to_frames
 
 
@@ -91,7 +91,7 @@ def test_the_picture_keeps_few_moments_of_a_long_video(tmp_path):
         drawn.append(moment)
         return [Image.new("RGB", (8, 8))]
 
-    picture = MomentPicture(view)
+    picture = MomentPicture(View(view))
     for _ in range(1000):
         picture.add(Moment(source=image, driving=image, transfer=None))
         assert len(picture._kept) <= 2 * NUM_PICTURES

@@ -9,7 +9,15 @@ from media_files import assert_one_line
 from PIL import Image
 
 from hdam.pipelines.errors import InputError
-from hdam.pipelines.puppets import JOINT_NAMES, PART_JOINTS, PART_NAMES, PuppetTruth, render_puppet, write_puppets
+from hdam.pipelines.puppets import (
+    JOINT_NAMES,
+    PART_JOINTS,
+    PART_NAMES,
+    PuppetTruth,
+    render_looks,
+    render_puppet,
+    write_puppets,
+)
 
 SIZE, NUM_FRAMES = 64, 48
 
@@ -122,6 +130,23 @@ def test_background_moves(puppets):
     frames, truth = puppets[0]
     empty = (truth.part_masks == 0).all(axis=0)
     assert np.abs(frames[0].astype(int) - frames[24])[empty].mean() > 1
+
+
+def test_looks_share_a_pose_and_nothing_else(puppets):
+    frames = [0, 20, 47]
+    images, joints = render_looks(seed=7, index=1, frames=frames, size=SIZE, num_looks=3)
+    assert images.shape == (3, 3, SIZE, SIZE, 3)
+    contrast = np.abs(np.diff(images.astype(float), axis=0)).mean(axis=(1, 2, 3, 4))
+    assert contrast.min() > 20, "looks differ as identities do"
+    again, joints_again = render_looks(seed=7, index=1, frames=frames[1:], size=SIZE, num_looks=3)
+    assert joints_again[1].tolist() == joints[2].tolist()
+    assert np.array_equal(again[:, 1], images[:, 2])
+    # The figure is render_puppet's, moved and scaled so that all looks fit.
+    truth = puppets[1][1].joints[frames]
+    shape = [points - points.mean(axis=1, keepdims=True) for points in (joints, truth)]
+    ratio = np.linalg.norm(shape[0], axis=(1, 2)) / np.linalg.norm(shape[1], axis=(1, 2))
+    assert np.allclose(shape[0], shape[1] * ratio[:, None, None], atol=1e-4)
+    assert np.abs(joints).max() < 1
 
 
 def test_write_puppets_layout(tmp_path: Path):

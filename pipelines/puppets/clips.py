@@ -15,8 +15,17 @@ from PIL import Image
 
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.partial import partial_folder
-from hdam.pipelines.puppets.figure import FPS, JOINT_NAMES, PART_NAMES, draw_motion, draw_proportions, pose_figure, wave
-from hdam.pipelines.puppets.look import draw_look, hull_of
+from hdam.pipelines.puppets.figure import (
+    FPS,
+    JOINT_NAMES,
+    PART_NAMES,
+    Pose,
+    draw_motion,
+    draw_proportions,
+    pose_figure,
+    wave,
+)
+from hdam.pipelines.puppets.look import Look, draw_look, hull_of
 from hdam.pipelines.puppets.render import Camera, render_backdrop, render_figure
 from hdam.pipelines.target import naming_target
 
@@ -48,16 +57,24 @@ def render_puppet(*, seed: int, index: int, num_frames: int, size: int) -> tuple
     pose = pose_figure(
         body, hull_of(look), motion=draw_motion(motion_rng, num_frames), height=body_rng.uniform(1.74, 1.88)
     )
-    frames = render_backdrop(field_rng, look, camera=_draw_camera(camera_rng, num_frames), size=size)
-    labels = np.empty((num_frames, size, size), np.uint8)
-    for frame in range(num_frames):
+    frames, labels = paint_frames(look, pose, rng=field_rng, camera=draw_camera(camera_rng, num_frames), size=size)
+    truth = PuppetTruth(joints=pose.joints.astype(np.float32), centroid=_centroid(labels > 0), part_masks=labels)
+    return frames, truth
+
+
+def paint_frames(
+    look: Look, pose: Pose, *, rng: np.random.Generator, camera: Camera, size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A figure before its background, which `rng` draws: frames [frame, size, size, 3] in RGB, and part masks."""
+    frames = render_backdrop(rng, look, camera=camera, size=size)
+    labels = np.empty(frames.shape[:-1], np.uint8)
+    for frame in range(len(frames)):
         colour, alpha, labels[frame] = render_figure(look, pose, frame=frame, size=size)
         frames[frame] = colour + (1 - alpha)[..., None] * frames[frame]
-    truth = PuppetTruth(joints=pose.joints.astype(np.float32), centroid=_centroid(labels > 0), part_masks=labels)
-    return np.round(255 * np.clip(frames, 0, 1)).astype(np.uint8), truth
+    return np.round(255 * np.clip(frames, 0, 1)).astype(np.uint8), labels
 
 
-def _draw_camera(rng: np.random.Generator, num_frames: int) -> Camera:
+def draw_camera(rng: np.random.Generator, num_frames: int) -> Camera:
     """A slow drift of at most 8 % of the frame, 5 degrees and 5 % of zoom."""
     seconds = np.arange(num_frames) / FPS
     drift_x, drift_y, turn, zoom = (wave(rng, seconds / 1.6) for _ in range(4))
