@@ -29,7 +29,7 @@ detectors: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not faults"
 
-# Signals, full disks, truncated files and stopped servers in the middle of whole trainings.
+# Killed processes, signals, full disks, truncated files and stopped servers in the middle of whole trainings.
 test-faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m faults
 

@@ -70,6 +70,7 @@ def weights_in(run_dir):
     return {f"{part}.{name}": value for part in ("model", "discriminator") for name, value in state[part].items()}
 
 
+@pytest.mark.faults
 def test_a_killed_worker_costs_nothing_but_time(dataset, ray_session, tmp_path):
     killed = []
 
@@ -91,6 +92,7 @@ def test_a_killed_worker_costs_nothing_but_time(dataset, ray_session, tmp_path):
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+@pytest.mark.faults
 def test_the_same_command_goes_on_after_a_killed_driver(dataset, ray_session, results, caplog):
     (results.parent / "driver.py").write_text(DRIVER)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
