@@ -19,7 +19,7 @@ from hdam.platform.checkpoints import newest_checkpoint, step_of
 from hdam.platform.cluster import ray_session
 from hdam.platform.datasets import ingest_config, stream
 from hdam.platform.failures import StopOnLasting, TrainingError, describe
-from hdam.platform.messages import Mailbox, Message, fetch_messages
+from hdam.platform.messages import Inbox, Mailbox, Message
 from hdam.platform.pair_plan import PairPlan
 from hdam.platform.worker import Task, run_worker
 
@@ -87,6 +87,7 @@ class _Watched:
         self.outcome = _in_background(work)
         self._mailbox = mailbox
         self._on_message = on_message
+        self._inbox = Inbox(mailbox)
         self._is_training = False
 
     def follow(self, *, seconds: float = float("inf")) -> None:
@@ -98,7 +99,7 @@ class _Watched:
         self._fetch()  # handling the last ones may have taken until after the end
 
     def _fetch(self) -> None:
-        for message in fetch_messages(self._mailbox):
+        for message in self._inbox.fetch():
             self._is_training = True
             self._on_message(message)
 

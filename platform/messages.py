@@ -2,12 +2,14 @@
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
+SECONDS_TO_ANSWER = 15.0
+"""How long the driver waits for a mailbox, which answers at once on a machine that is not overloaded."""
 SECONDS_PER_MESSAGE = 0.5
 
 
@@ -97,34 +99,55 @@ Message = Started | Stepped | Measured | Pictured | Kept | Skipped | Counted
 
 @ray.remote(num_cpus=0, max_restarts=-1)
 class Mailbox:
-    """Where workers leave messages without waiting, and the driver fetches them."""
+    """Where workers leave messages without waiting, and the driver fetches them.
+
+    A message stays until the driver says that it has it: an answer may be lost, by a signal or for want of time.
+    """
 
     def __init__(self) -> None:
-        self._messages: list[Message] = []
+        self._messages: list[tuple[int, Message]] = []
+        self._number = time.time_ns()
+        """Of the newest message; a mailbox that was lost goes on above the numbers of the one before."""
         self._wants_stop = False
 
     def post(self, message: Message) -> bool:
         """Leave a message; the answer is whether the driver wants the training to stop."""
-        self._messages.append(message)
+        self._number += 1
+        self._messages.append((self._number, message))
         return self._wants_stop
 
     def ask_to_stop(self) -> None:
         """Let every later message be answered with the wish to stop."""
         self._wants_stop = True
 
-    def fetch(self) -> list[Message]:
-        """All messages since the last call."""
-        messages, self._messages = self._messages, []
-        return messages
+    def fetch(self, newest: int) -> list[tuple[int, Message]]:
+        """All messages with numbers above `newest`, the last one that the driver has; the others are forgotten."""
+        self._messages = [(number, message) for number, message in self._messages if number > newest]
+        return self._messages
 
 
-def fetch_messages(mailbox: Any) -> list[Message]:
-    """What has come into a mailbox; nothing while it cannot be reached."""
-    try:
-        messages: list[Message] = ray.get(mailbox.fetch.remote(), timeout=5)
-    except ray.exceptions.RayError:
-        return []
-    return messages
+class Inbox:
+    """The driver's side of a mailbox."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+        self._newest = 0
+        """Number of the last message that was handed on."""
+
+    def fetch(self) -> Iterator[Message]:
+        """What has come since the last time, each message once; nothing while the mailbox cannot be reached."""
+        for number, message in self._answer():
+            self._newest = number  # before it is handled, so that no signal makes it be handled twice
+            yield message
+
+    def _answer(self) -> list[tuple[int, Message]]:
+        try:
+            answer: list[tuple[int, Message]] = ray.get(
+                self._mailbox.fetch.remote(self._newest), timeout=SECONDS_TO_ANSWER
+            )
+        except ray.exceptions.RayError:
+            return []
+        return answer
 
 
 class Post:

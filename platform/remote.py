@@ -9,7 +9,7 @@ import torch
 from hdam.experiments.experiment import ResourceConfig
 from hdam.platform.cluster import ray_session
 from hdam.platform.failures import TrainingError, describe
-from hdam.platform.messages import Mailbox, Message, fetch_messages
+from hdam.platform.messages import Inbox, Mailbox, Message
 
 POLL_SECONDS = 0.3
 
@@ -24,13 +24,14 @@ def call_on_cluster(work: Callable[[Tell], Result], resources: ResourceConfig, *
     """
     with ray_session(resources):
         mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+        inbox = Inbox(mailbox)
         remote: Any = ray.remote(num_cpus=min(1.0, resources.data_cpus), num_gpus=resources.gpus_per_worker)(_work)
         answer = remote.remote(work, mailbox, resources.workers * resources.threads_per_worker)
         is_done = False
         try:
             while not is_done:
                 is_done = bool(ray.wait([answer], timeout=POLL_SECONDS)[0])
-                for message in fetch_messages(mailbox):
+                for message in inbox.fetch():
                     on_message(message)
             result: Result = ray.get(answer)
         except (ray.exceptions.RayError, ValueError) as error:

@@ -11,7 +11,7 @@ from test_step import INFINITE, batch_of, make_step
 from hdam.experiments.experiment import ResourceConfig
 from hdam.pipelines.errors import InputError
 from hdam.platform.failures import TrainingError
-from hdam.platform.messages import Counted, Mailbox, Post, Started, Stepped, fetch_messages
+from hdam.platform.messages import Counted, Inbox, Mailbox, Post, Started, Stepped
 from hdam.platform.meter import Meter, timed
 from hdam.platform.remote import call_on_cluster
 from hdam.platform.skipped import MOST_KEPT, save_batch
@@ -48,9 +48,24 @@ def test_steps_are_told_now_and_then_and_all_else_at_once(ray_session):
     for step in range(100):
         post(Stepped(step=step))
     post(Counted(step=5, total=7))
-    told = []
-    assert post_until(lambda _: told.extend(fetch_messages(mailbox)), lambda: len(told) >= 2)
+    told, inbox = [], Inbox(mailbox)
+    assert post_until(lambda _: told.extend(inbox.fetch()), lambda: len(told) >= 2)
     assert told == [Stepped(step=0), Counted(step=5, total=7)]
+
+
+def test_a_message_is_handed_on_once_whatever_interrupts_the_driver(ray_session):
+    mailbox = Mailbox.remote()
+    for step in range(4):
+        ray.get(mailbox.post.remote(Started(step=step)))
+    inbox, steps = Inbox(mailbox), []
+    ray.get(mailbox.fetch.remote(0))  # an answer that a signal has kept from being read
+    with pytest.raises(KeyboardInterrupt):
+        for message in inbox.fetch():
+            steps.append(message.step)
+            if message.step == 1:
+                raise KeyboardInterrupt
+    steps += [message.step for message in inbox.fetch()]
+    assert steps == [0, 1, 2, 3] and not list(inbox.fetch())
 
 
 def test_means_leave_out_skipped_steps():
