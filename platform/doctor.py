@@ -144,7 +144,7 @@ def check_perceptual() -> Finding:
 
 
 def check_detectors() -> list[Finding]:
-    """Which detectors of faces and bodies are here."""
+    """Which detectors of faces, bodies and motion are here."""
     from hdam.platform.detection.catalogue import available_detectors
 
     return [

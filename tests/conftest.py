@@ -87,6 +87,12 @@ def faces() -> None:
 
 
 @pytest.fixture(scope="session")
+def optical_flow() -> None:
+    """The package that finds optical flow is installed."""
+    _have_detector("flow")
+
+
+@pytest.fixture(scope="session")
 def body_folder() -> Path:
     """The environment of the body detector, before any test says that detectors are elsewhere."""
     from hdam.platform.detection.body_environment import body_dir

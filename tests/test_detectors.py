@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from hdam.pipelines.errors import InputError
 from hdam.platform import doctor
 from hdam.platform.cli import app
-from hdam.platform.detection import body_install
+from hdam.platform.detection import body_install, flow
 from hdam.platform.detection.body import BodyDetector
 from hdam.platform.detection.body_environment import body_dir, fault_of_environment
-from hdam.platform.detection.catalogue import available_detectors, open_detector, open_embedder
+from hdam.platform.detection.catalogue import available_detectors, open_detector, open_embedder, open_flow
 from hdam.platform.detection.detector import DetectorError
 from hdam.platform.detection.face_files import REMEDY, REQUIREMENTS
 from hdam.platform.detectors_report import show_detectors
@@ -30,7 +30,7 @@ MODEL = "lib/python3.*/site-packages/mediapipe/modules/pose_landmark/pose_landma
 def nothing_here(tmp_path, monkeypatch):
     """No detector is here; the folder of environments, which is not there yet."""
     monkeypatch.setenv("HDAM_DETECTORS", str(tmp_path / "detectors"))
-    for name in ("dlib", "face_recognition_models"):
+    for name in ("dlib", "face_recognition_models", "cv2"):
         monkeypatch.setitem(sys.modules, name, None)
     return tmp_path / "detectors"
 
@@ -48,19 +48,21 @@ def test_the_folder_is_among_the_results_or_where_it_is_said(tmp_path, monkeypat
     assert body_dir() == tmp_path / "elsewhere" / "mediapipe-0.10.21"
 
 
-def test_the_extra_asks_for_what_the_command_installs():
+def test_the_extras_ask_for_what_the_commands_install():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert tuple(project["optional-dependencies"]["faces"]) == REQUIREMENTS
     assert all(f"'{requirement}'" in REMEDY for requirement in REQUIREMENTS)
+    assert project["optional-dependencies"]["flow"] == [flow.REQUIREMENT]
 
 
 def test_absent_detectors_are_told_with_the_command_that_gets_them(nothing_here):
     found = available_detectors()
-    assert list(found) == ["face", "body", "identity"]
+    assert list(found) == ["face", "body", "identity", "flow"]
     assert all(detector.reason and not detector.version for detector in found.values())
-    openings = {"face": lambda: open_detector("face").__enter__(), "identity": open_embedder}
+    openings = {"face": lambda: open_detector("face").__enter__(), "identity": open_embedder, "flow": open_flow}
     openings["body"] = lambda: open_detector("body").__enter__()
-    for name, command in (("face", REMEDY), ("identity", REMEDY), ("body", "hdam detectors get body")):
+    remedies = {"face": REMEDY, "identity": REMEDY, "body": "hdam detectors get body", "flow": flow.REMEDY}
+    for name, command in remedies.items():
         with pytest.raises(InputError) as told:
             openings[name]()
         assert str(told.value).startswith(f"the {name} detector is not here (")
@@ -71,17 +73,20 @@ def test_absent_detectors_are_told_with_the_command_that_gets_them(nothing_here)
 def test_the_commands_where_nothing_is_here(nothing_here):
     listed = hdam("list")
     assert listed.exit_code == 0 and f"Get face and identity: {REMEDY}" in listed.stdout
-    assert "Get body: hdam detectors get body" in listed.stdout
+    assert "Get body: hdam detectors get body" in listed.stdout and f"Get flow: {flow.REMEDY}" in listed.stdout
     checked = hdam("check")
     assert checked.exit_code == 0 and "No detector is here" in checked.stdout
     assert (named := hdam("check", "body")).exit_code == 1 and "is not there; get it" in named.stdout
-    refused = hdam("get", "face")
-    assert refused.exit_code == 2 and refused.stderr.count("\n") == 1 and REMEDY in refused.stderr
+    for name, command in (("face", REMEDY), ("flow", flow.REMEDY)):
+        refused = hdam("get", name)
+        assert refused.exit_code == 2 and refused.stderr.count("\n") == 1 and command in refused.stderr
 
 
 def test_the_doctor_has_a_line_for_each(nothing_here):
     findings = doctor.check_detectors()
-    assert [finding.subject for finding in findings] == ["face detector", "body detector", "identity detector"]
+    assert [finding.subject for finding in findings] == [
+        f"{name} detector" for name in ("face", "body", "identity", "flow")
+    ]
     assert not any(finding.is_good or finding.is_essential for finding in findings)
     assert "AKD and MKR of bodies" in findings[1].consequence
     assert findings[1].consequence.endswith("hdam detectors get body")
@@ -116,16 +121,17 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     assert refused.exit_code == 2 and "cannot be written" in refused.stderr and "HDAM_DETECTORS" in refused.stderr
 
 
-def test_what_is_here_is_listed_left_alone_and_sound(faces, body_folder, monkeypatch):
+def test_what_is_here_is_listed_left_alone_and_sound(faces, optical_flow, body_folder, monkeypatch):
     monkeypatch.setenv("HDAM_DETECTORS", str(body_folder.parent))
     rows = [line.split() for line in hdam("list").stdout.splitlines()]
-    assert [row[-1] for row in rows[1:]] == ["yes", "yes", "yes"]
+    assert [row[-1] for row in rows[1:]] == ["yes"] * 4
     assert "already, and whole" in hdam("get", "body").stdout
-    assert "face: is here already" in hdam("get", "face").stdout
+    for name in ("face", "flow"):
+        assert f"{name}: is here already" in hdam("get", name).stdout
     checked = hdam("check")
     assert checked.exit_code == 0, checked.output
     assert [line.split()[:2] for line in checked.stdout.splitlines()[1:]] == [
-        ["ok", name] for name in ("face", "body", "identity")
+        ["ok", name] for name in ("face", "body", "identity", "flow")
     ]
     assert all(finding.is_good for finding in doctor.check_detectors())
 

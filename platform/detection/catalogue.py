@@ -1,18 +1,21 @@
-"""The detectors there are, which of them are here, and how to get the others."""
+"""The detectors there are, which of them are here, and how to get the others; optical flow is one of them."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
+
 from hdam.pipelines.errors import InputError
-from hdam.platform.detection import body_environment, face_files
+from hdam.platform.detection import body_environment, face_files, flow
 from hdam.platform.detection.body import BodyDetector
 from hdam.platform.detection.body_install import BLACK
 from hdam.platform.detection.detector import FrameDetector, IdentityEmbedder
 from hdam.platform.detection.face import FaceDetector, FaceEmbedder
+from hdam.platform.detection.flow import OpticalFlow
 
-DetectorName = Literal["face", "body", "identity"]
+DetectorName = Literal["face", "body", "identity", "flow"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +79,13 @@ KINDS: Mapping[DetectorName, Kind] = {
             or face_files.missing_for_faces(face_files.IDENTITY_FILE)
         ),
     ),
+    "flow": Kind(
+        purpose="warp error: motion of every pixel",
+        remedy=flow.REMEDY,
+        repair=flow.REPAIR,
+        version=lambda: f"OpenCV {flow.flow_version()}",
+        missing=flow.missing_for_flow,
+    ),
 }
 
 
@@ -105,6 +115,12 @@ def open_embedder() -> IdentityEmbedder:
     return FaceEmbedder()
 
 
+def open_flow() -> OpticalFlow:
+    """The optical flow. Raises InputError where it is not here."""
+    require("flow")
+    return OpticalFlow()
+
+
 def require(name: DetectorName) -> None:
     """Raise InputError, which names the command that gets it, unless a detector is here."""
     kind = KINDS[name]
@@ -113,7 +129,7 @@ def require(name: DetectorName) -> None:
 
 
 def check_detector(name: DetectorName) -> Checked:
-    """Compare a detector's files with their checksums, and let it look at a black frame."""
+    """Compare a detector's files with their checksums, and let it look at black frames."""
     kind = KINDS[name]
     if reason := kind.missing():
         return Checked(name, "", f"{reason}; get it: {kind.remedy}")
@@ -134,6 +150,8 @@ def check_here() -> list[Checked]:
 def _fault_of_files(name: DetectorName) -> str:
     if name == "body":
         return body_environment.fault_of_environment(body_environment.body_dir())
+    if name == "flow":
+        return flow.fault_of_flow()
     landmarks = face_files.fault_of_file(face_files.LANDMARKS_FILE)
     return landmarks if name == "face" or landmarks else face_files.fault_of_file(face_files.IDENTITY_FILE)
 
@@ -141,6 +159,9 @@ def _fault_of_files(name: DetectorName) -> str:
 def _try_out(name: DetectorName) -> None:
     if name == "identity":
         open_embedder().embed(BLACK)
+        return
+    if name == "flow":
+        open_flow().estimate(np.concatenate([BLACK, BLACK]))
         return
     with open_detector(name) as detector:
         detector.detect(BLACK)
