@@ -126,3 +126,12 @@ def _check_digest(path: Path) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if not found.startswith(stated[1]):
         raise WeightsError(f"{path}: its name states sha256 {stated[1]}…, found {found[:8]}…; fetch the file again")
+
+
+def digest_of(model: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and values of all parameters and buffers: equal weights, equal digest."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

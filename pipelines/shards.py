@@ -6,9 +6,9 @@
 One row is one chunk, and one row group is one row: a reader fetches the row it wants and nothing else.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from pyarrow import fs
 from hdam.pipelines.clips import Clip
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.filesystems import arriving, reason_of
-from hdam.pipelines.manifest import AGAIN, Manifest, load_manifest, locate
+from hdam.pipelines.manifest import AGAIN, load_manifest, locate
 
 Row = dict[str, Any]
 """One row of a shard: column name to value."""
@@ -53,6 +53,16 @@ SCHEMA = pa.schema(
 )
 """`keypoints`: per frame x, y of every joint in a row; `centroid`: per frame x, y; `part_masks`: PNG label maps;
 `crop`: 'x y width height' of what is seen of the source's frame."""
+
+
+class ClipPlace(NamedTuple):
+    """Where a clip lies in its dataset."""
+
+    clip_id: str
+    identity: str
+    num_frames: int
+    rows: tuple[tuple[str, int], ...]
+    """Shard, relative to the dataset, and row number of each chunk."""
 
 
 def interleave(num_frames: int, *, max_chunk_frames: int) -> list[range]:
@@ -124,34 +134,46 @@ def read_rows(
         raise InputError(f"shard {path} is damaged or cannot be read ({reason_of(error)}); {AGAIN}") from error
 
 
-def iter_clips(dataset: str | Path, split: str | None = None, *, only: Collection[str] | None = None) -> Iterator[Clip]:
+def iter_clips(dataset: str | Path, split: str | None = None) -> Iterator[Clip]:
     """The clips of a dataset (of one split, or all) in the order of their ids, frames back in the order of time.
 
-    `only`: just these clip ids. Two passes: the small columns say where the chunks lie, then one clip at a time is
-    read. Raises InputError when the dataset has no such split, or a clip lacks a chunk.
+    Two passes: the small columns say where the chunks lie, then one clip at a time is read. Raises InputError when the
+    dataset has no such split, or a clip lacks a chunk.
+    """
+    for place in find_clips(dataset, split):
+        yield read_clip(dataset, place)
+
+
+def find_clips(dataset: str | Path, split: str | None = None) -> list[ClipPlace]:
+    """Where the clips of a dataset (of one split, or all) lie, in the order of their ids; frames are not read.
+
+    Raises InputError when the dataset has no such split.
     """
     manifest = load_manifest(dataset)
     filesystem, root = locate(str(dataset))
-    for clip_id, places in sorted(_chunk_places(manifest, split, filesystem, root).items()):
-        if only is not None and clip_id not in only:
-            continue
-        chunks: list[Row] = []
-        for path, row in places:
-            chunks.extend(read_rows(path, filesystem=filesystem, columns=SCHEMA.names, rows=[row]))
-        yield _join(clip_id, chunks)
-
-
-def _chunk_places(
-    manifest: Manifest, split: str | None, filesystem: fs.FileSystem, root: str
-) -> dict[str, list[tuple[str, int]]]:
-    """Where each clip's chunks lie: clip id to (shard path, row number)."""
-    places: dict[str, list[tuple[str, int]]] = {}
+    places: dict[str, ClipPlace] = {}
     for shard in manifest.shards_of(split):
-        path = f"{root}/{shard.path}"
-        small = read_rows(path, filesystem=filesystem, columns=["clip_id"], batch_rows=1024)
+        small = read_rows(
+            f"{root}/{shard.path}",
+            filesystem=filesystem,
+            columns=["clip_id", "identity", "frame_index"],
+            batch_rows=1024,
+        )
         for number, row in enumerate(small):
-            places.setdefault(row["clip_id"], []).append((path, number))
-    return places
+            place = places.get(row["clip_id"], ClipPlace(row["clip_id"], row["identity"], 0, ()))
+            places[place.clip_id] = place._replace(
+                num_frames=place.num_frames + len(row["frame_index"]), rows=(*place.rows, (shard.path, number))
+            )
+    return [places[clip_id] for clip_id in sorted(places)]
+
+
+def read_clip(dataset: str | Path, place: ClipPlace) -> Clip:
+    """The clip at `place`, frames in the order of time. InputError when a chunk is missing or a shard damaged."""
+    filesystem, root = locate(str(dataset))
+    chunks: list[Row] = []
+    for path, row in place.rows:
+        chunks.extend(read_rows(f"{root}/{path}", filesystem=filesystem, columns=SCHEMA.names, rows=[row]))
+    return _join(place.clip_id, chunks)
 
 
 def _check_columns(shard: pq.ParquetFile, path: str, names: Sequence[str] | None) -> None:

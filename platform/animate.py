@@ -26,8 +26,8 @@ from hdam.pipelines.frame_codec import Pixels
 from hdam.pipelines.media import WHITE, Media, open_media, read_frames, read_image
 from hdam.pipelines.transform import cut, square_window
 from hdam.pipelines.video_writer import FrameWriter, open_writer
-from hdam.platform.evaluation import frames_to_images
 from hdam.platform.figures import cell_scale, draw_structure, image_from, save_picture, tile
+from hdam.platform.images import frames_to_images
 from hdam.platform.model_folder import LoadedModel
 
 NUM_PICTURES = 6

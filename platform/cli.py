@@ -19,6 +19,7 @@ from hdam.pipelines.errors import InputError
 from hdam.platform.cli_bench import bench_app
 from hdam.platform.cli_data import data_app
 from hdam.platform.cli_detectors import detectors_app
+from hdam.platform.cli_evaluate import evaluate
 from hdam.platform.cli_models import models_app
 from hdam.platform.cli_published import export_weights, import_weights
 from hdam.platform.cli_show import show_app, structure_score
@@ -67,6 +68,7 @@ app.command("import-weights")(import_weights)
 app.command("export-weights")(export_weights)
 app.add_typer(show_app, name="show")
 app.command("structure-score")(structure_score)
+app.command()(evaluate)
 
 
 def main() -> None:

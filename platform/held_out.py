@@ -13,8 +13,8 @@ from hdam.models.objective import AvdObjective, Objective
 from hdam.models.structures import Image
 from hdam.pipelines.clips import Clip
 from hdam.pipelines.shards import iter_clips
-from hdam.platform.evaluation import frames_to_images
 from hdam.platform.figures import sample_grid, save_picture
+from hdam.platform.images import frames_to_images
 
 NUM_CLIPS = 16
 NUM_PAINTED = 4

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hdam.platform.evaluation import Reconstruction
+from hdam.platform.evaluation.reconstruction import Reconstruction
 from hdam.platform.outbox import Outbox
 from hdam.platform.runs import StageRecord
 from hdam.platform.stage_screening import SHEET_NAME

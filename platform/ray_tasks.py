@@ -31,7 +31,7 @@ def run_on_ray(work: Callable[[Item], Result], items: Sequence[Item], *, cpus: i
     Items whose process died are tried once more; then they are lost.
     """
     left = dict(enumerate(items))
-    for number, result in _stream(work, left, cpus=cpus):
+    for number, result in _run_tasks(work, left, cpus=cpus):
         del left[number]
         yield result
     if not left:
@@ -45,30 +45,56 @@ def run_on_ray(work: Callable[[Item], Result], items: Sequence[Item], *, cpus: i
             yield Lost(number, DIED)
 
 
-def _stream(
+def run_on_actors(
+    make_work: Callable[[], Callable[[Item], Result]], items: Sequence[Item], *, actors: int, num_gpus: float
+) -> Iterator[Result | Lost]:
+    """Do all items in at most `actors` processes, each of which makes its work once; results come as they are done.
+
+    An item whose process died is tried again in a new one; when that dies as well, it is lost.
+    """
+    left = dict(enumerate(items))
+    stream = _stream(
+        _Actor,
+        left,
+        fn_constructor_args=(cloudpickle.dumps(make_work),),
+        compute=ray.data.ActorPoolStrategy(size=min(actors, len(items))),
+        num_cpus=1,
+        num_gpus=num_gpus,
+        ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": 1},
+    )
+    for number, result in stream:
+        del left[number]
+        yield result
+    yield from (Lost(number, DIED) for number in left)
+
+
+def _run_tasks(
     work: Callable[[Item], Result], items: Mapping[int, Item], *, cpus: int | None
 ) -> Iterator[tuple[int, Result]]:
+    def run_some(batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
+        yield from _answers(work, batch)
+
+    yield from _stream(
+        run_some,
+        items,
+        num_cpus=1,
+        compute=ray.data.TaskPoolStrategy(size=cpus),
+        # Ray would repeat for ever what kills its process.
+        ray_remote_args_fn=lambda: {"max_retries": 0},
+    )
+
+
+def _stream(work: Any, items: Mapping[int, Item], **options: Any) -> Iterator[tuple[int, Any]]:
     """Number and result of each item, as they come; an item whose process died has none.
 
-    Items and results travel pickled: to Ray Data they are bytes, whatever they hold.
+    Items and results travel pickled: to Ray Data they are bytes, whatever they hold. `work` and `options` are those of
+    `map_batches`.
     """
-
-    def run_some(batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
-        for number, item in zip(batch["number"], batch["item"], strict=True):
-            yield {"number": [int(number)], "outcome": [_outcome(work, item)]}
-
     rows = [{"number": number, "item": pickle.dumps(item)} for number, item in items.items()]
     numbered = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")  # gone in 2.64; nothing else sets max_retries
-        tasks = numbered.map_batches(
-            run_some,
-            batch_size=1,
-            num_cpus=1,
-            compute=ray.data.TaskPoolStrategy(size=cpus),
-            # Ray would repeat for ever what kills its process.
-            ray_remote_args_fn=lambda: {"max_retries": 0},
-        )
+        warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")  # gone in 2.64; nothing else sets retries
+        tasks = numbered.map_batches(work, batch_size=1, **options)
     context = tasks.context
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # each result is handed over when it is there, not with its block
@@ -78,6 +104,22 @@ def _stream(
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it has its say about every execution
     for row in tasks.iter_rows():
         yield row["number"], _result(row["outcome"])
+
+
+class _Actor:
+    """A process that does one item after the other."""
+
+    def __init__(self, make_work: bytes) -> None:
+        self._work: Callable[[Any], Any] = pickle.loads(make_work)()
+
+    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
+        """Called by Ray Data."""
+        yield from _answers(self._work, batch)
+
+
+def _answers(work: Callable[[Any], Any], batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
+    for number, item in zip(batch["number"], batch["item"], strict=True):
+        yield {"number": [int(number)], "outcome": [_outcome(work, item)]}
 
 
 def _outcome(work: Callable[[Item], Result], item: bytes) -> bytes:

@@ -140,6 +140,15 @@ def set_alias(name: str, version: str, alias: str) -> None:
         client.set_registered_model_alias(name, alias, version)
 
 
+def tag_version(name: str, version: str, tags: Mapping[str, str]) -> None:
+    """Add tags to a version, or change them. Raises InputError when name or version do not exist."""
+    client = connect()
+    _check_version(client, name, version)
+    with _mistakes(f"tags of version {version} of {name}"):
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+
+
 def _log_model(
     client: MlflowClient, model: MotionModel, experiment: Experiment, run_id: str, discriminator: Discriminator | None
 ) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hdam.pipelines.prepare import PrepareReport
     from hdam.pipelines.prepare import Progress as PrepareProgress
     from hdam.platform.animate import AnimateReport
-    from hdam.platform.evaluation import Reconstruction
+    from hdam.platform.evaluation.reconstruction import Reconstruction
     from hdam.platform.registry import ModelVersion, RegisteredModel
     from hdam.platform.status import ExperimentStatus
     from hdam.platform.train_report import TrainReport

@@ -18,7 +18,7 @@ import numpy as np
 
 from hdam.models.animation import Mode
 from hdam.platform.animate import as_image, best_device, moments
-from hdam.platform.evaluation import images_to_frames
+from hdam.platform.images import images_to_frames
 from hdam.platform.model_folder import ARTIFACT_NAME, read_model
 
 

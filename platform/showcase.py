@@ -15,8 +15,8 @@ from hdam.pipelines.clips import Clip
 from hdam.pipelines.shards import iter_clips
 from hdam.pipelines.video_writer import open_writer
 from hdam.platform.animate import Moment, moments
-from hdam.platform.evaluation import frames_to_images
 from hdam.platform.figures import cell_scale, draw_structure, image_from, tile
+from hdam.platform.images import frames_to_images
 
 NUM_CLIPS = 3
 TIMES = (0.4, 0.9)

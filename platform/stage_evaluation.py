@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hdam.platform.animate import best_device
-from hdam.platform.evaluation import Reconstruction, reconstruct
+from hdam.platform.evaluation.reconstruction import Reconstruction, reconstruct
 from hdam.platform.job import Job
 from hdam.platform.messages import Counted
 from hdam.platform.model_folder import read_checkpointed_model

@@ -13,8 +13,8 @@ from hdam.experiments.experiment import ScreenConfig
 from hdam.models.screening import Screening, screen_anchors
 from hdam.platform.animate import best_device
 from hdam.platform.datasets import make_bundles
-from hdam.platform.evaluation import frames_to_images
 from hdam.platform.held_out import open_held_out
+from hdam.platform.images import frames_to_images
 from hdam.platform.job import Job
 from hdam.platform.messages import Counted
 from hdam.platform.model_folder import read_checkpointed_model

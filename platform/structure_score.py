@@ -22,7 +22,7 @@ from hdam.models.structure_scores import (
 )
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.puppets import PART_NAMES, render_looks
-from hdam.platform.evaluation import frames_to_images
+from hdam.platform.images import frames_to_images
 from hdam.platform.model_folder import LoadedModel
 from hdam.platform.structure_truth import ClipFrames, Truth, check_size, read_known_frames
 

@@ -13,7 +13,7 @@ from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import load_manifest
 from hdam.pipelines.puppets import PART_NAMES
 from hdam.pipelines.shards import iter_clips
-from hdam.platform.evaluation import frames_to_images
+from hdam.platform.images import frames_to_images
 
 
 class ClipFrames(NamedTuple):

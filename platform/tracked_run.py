@@ -39,9 +39,10 @@ def start_run(
     run_name: str,
     parent_id: str = "",
     tags: Mapping[str, str] = {},
+    context: Literal["training", "evaluation"] = "training",
     on_created: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Begin a run that says what is trained on what, and with what; returns its id.
+    """Begin a run that says what is trained (or evaluated) on what, and with what; returns its id.
 
     A model that was trained elsewhere has no manifest. MLflow shows the run below the run `parent_id`, if there is one.
     `on_created` hears of it before it is described.
@@ -56,7 +57,7 @@ def start_run(
     _log_params(client, run_id, experiment.settings())
     client.log_dict(run_id, experiment.settings(), "experiment.yaml")
     if manifest is not None:
-        client.log_inputs(run_id, datasets=[_dataset_input(experiment, manifest)])
+        client.log_inputs(run_id, datasets=[_dataset_input(experiment, manifest, context)])
     return run_id
 
 
@@ -193,7 +194,7 @@ def _log_params(client: "MlflowClient", run_id: str, settings: Mapping[str, Any]
         client.log_batch(run_id, params=params[start : start + PARAMS_AT_ONCE])
 
 
-def _dataset_input(experiment: Experiment, manifest: Manifest) -> "DatasetInput":
+def _dataset_input(experiment: Experiment, manifest: Manifest, context: str) -> "DatasetInput":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(
@@ -203,4 +204,4 @@ def _dataset_input(experiment: Experiment, manifest: Manifest) -> "DatasetInput"
         source=experiment.data.path,
         profile=str({split: counts.clips for split, counts in manifest.splits.items()}),
     )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hdam.platform.evaluation import ClipScore, Reconstruction
+from hdam.platform.evaluation.reconstruction import ClipScore, Reconstruction
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

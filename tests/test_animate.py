@@ -13,7 +13,7 @@ from small_models import SIZE, small_model
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.media import open_media, read_frames, read_image
 from hdam.platform.animate import NUM_PICTURES, Moment, MomentPicture, View, animate, as_image, moments, read_still
-from hdam.platform.evaluation import images_to_frames
+from hdam.platform.images import images_to_frames
 
 
 @pytest.fixture(scope="module")

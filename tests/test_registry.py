@@ -14,7 +14,7 @@ from hdam.models.weights import WeightsError
 from hdam.pipelines.errors import InputError
 from hdam.platform import registry
 from hdam.platform.animate import as_image, moments
-from hdam.platform.evaluation import images_to_frames
+from hdam.platform.images import images_to_frames
 from hdam.platform.model_folder import EXPERIMENT_NAME, WEIGHTS_NAME, read_model, write_model
 from hdam.platform.tracking import connect
 

@@ -12,7 +12,7 @@ from media_files import SPLITS, frame_of, write_dataset
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.frame_codec import decode_frame, decode_mask, encode_frame, encode_mask
 from hdam.pipelines.manifest import load_manifest, save_manifest, verify_shards
-from hdam.pipelines.shards import SCHEMA, interleave, iter_clips, read_rows, write_shard
+from hdam.pipelines.shards import SCHEMA, find_clips, interleave, iter_clips, read_clip, read_rows, write_shard
 
 
 @pytest.fixture
@@ -53,9 +53,13 @@ def test_clips_come_back_whole_and_in_the_order_of_time(dataset):
         found[0].part_mask(0)
 
 
-def test_clips_of_one_split_or_of_choice(dataset):
+def test_clips_are_found_without_their_frames_and_read_one_by_one(dataset):
     assert [clip.clip_id for clip in iter_clips(dataset, "test")] == ["clip3"]
-    assert [clip.clip_id for clip in iter_clips(str(dataset), only={"clip2", "clip4"})] == ["clip2", "clip4"]
+    places = find_clips(str(dataset))
+    assert [(place.clip_id, place.num_frames) for place in places] == [
+        (clip.clip_id, clip.num_frames) for clip in iter_clips(dataset)
+    ]
+    assert read_clip(dataset, places[4]).frames == list(iter_clips(dataset))[4].frames
     with pytest.raises(InputError, match="no split 'val'; it has test, train"):
         list(iter_clips(dataset, "val"))
 

@@ -20,7 +20,7 @@ from hdam.pipelines.prepare import PrepareOptions, prepare
 from hdam.pipelines.puppets import JOINT_NAMES, PART_NAMES, render_looks, write_puppets
 from hdam.pipelines.shards import iter_clips
 from hdam.platform.cli import app
-from hdam.platform.evaluation import frames_to_images
+from hdam.platform.images import frames_to_images
 from hdam.platform.model_folder import write_model
 from hdam.platform.overlap_report import measure_dataset
 from hdam.platform.structure_report import flat_scores

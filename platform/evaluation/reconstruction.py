@@ -11,6 +11,7 @@ from hdam.models.model import MotionModel
 from hdam.pipelines.clips import Clip
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.shards import iter_clips
+from hdam.platform.images import frames_to_images
 
 FRAMES_AT_ONCE = 16
 
@@ -70,16 +71,6 @@ def reconstruct(
     if not scores:
         raise InputError(f"{dataset}: split '{split}' holds no clip to reconstruct; prepare with a larger --test-share")
     return _join(scores)
-
-
-def frames_to_images(frames: np.ndarray, device: torch.device) -> Tensor:
-    """Frames uint8 [frame, height, width, 3] as images float32 [frame, 3, height, width] in 0…1."""
-    return torch.tensor(frames, device=device).movedim(-1, 1).float() / 255
-
-
-def images_to_frames(images: Tensor) -> np.ndarray:
-    """The way back: images in 0…1 as uint8 frames, rounded."""
-    return (images.detach().clamp(0, 1) * 255).round().byte().movedim(1, -1).cpu().numpy()
 
 
 def _score(model: MotionModel, clip: Clip, device: torch.device) -> ClipScore:

@@ -9,7 +9,8 @@ from small_models import SIZE, small_model
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.prepare import PrepareOptions, prepare
 from hdam.pipelines.shards import iter_clips
-from hdam.platform.evaluation import frames_to_images, images_to_frames, reconstruct
+from hdam.platform.evaluation.reconstruction import reconstruct
+from hdam.platform.images import frames_to_images, images_to_frames
 
 LENGTHS = (20, 5, 9)
 """The first is longer than what is painted at once."""
