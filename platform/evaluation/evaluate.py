@@ -85,7 +85,7 @@ def evaluate(
     settings that cannot be, instruments that are not here, and clips whose process died twice.
     """
     work = _prepare(loaded, dataset, settings)
-    with locked(work.folder):
+    with locked(work.folder, is_waiting=True):
         if fresh:
             _clear(work.folder)
         known = read_evaluation(work.folder)
@@ -93,7 +93,11 @@ def evaluate(
             LOG.info("evaluated before, with the same model, data, settings and instruments: %s", work.folder)
             return work.folder
         write_evaluation(work.folder, work.record)
-        _score_items(work, on_item)
+        try:
+            _score_items(work, on_item)
+        except KeyboardInterrupt:
+            LOG.warning("interrupted; clips that are measured stay, and the same command goes on from there")
+            raise
         _finish(work)
     return work.folder
 
