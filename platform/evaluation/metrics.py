@@ -5,7 +5,7 @@ absolute anchors. `cross`: frame 0 of another identity follows the clip, and so 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hdam.models.image_metrics import WINDOW
@@ -42,47 +42,39 @@ class Metric:
         return "↓" if self.better == "lower" else "↑"
 
 
+def _lpips(network: Literal["alex", "vgg16"], title: str) -> Metric:
+    return Metric(
+        name=f"lpips_{network}",
+        title=f"LPIPS, {title}",
+        better="lower",
+        protocols=RECONSTRUCTION,
+        instrument="lpips-alex" if network == "alex" else "lpips-vgg16",
+        least_side=SMALLEST_SIDE,
+    )
+
+
+def _pose(kind: Literal["face", "body"]) -> tuple[Metric, Metric]:
+    akd = Metric(
+        name=f"akd_{kind}",
+        title=f"AKD, {kind}",
+        better="lower",
+        protocols=RECONSTRUCTION,
+        instrument=kind,
+        unit="px",
+        decimals=3,
+    )
+    return akd, replace(akd, name=f"mkr_{kind}", title=f"MKR, {kind}", unit="", decimals=4)
+
+
 _METRICS = (
     Metric(name="l1", title="L1", better="lower", protocols=RECONSTRUCTION),
     Metric(name="repeat_l1", title="L1 of repeating the source", better="lower", protocols=RECONSTRUCTION),
     Metric(name="psnr", title="PSNR", better="higher", protocols=RECONSTRUCTION, unit="dB", decimals=2),
     Metric(name="ssim", title="SSIM", better="higher", protocols=RECONSTRUCTION, least_side=WINDOW),
-    Metric(
-        name="lpips_alex",
-        title="LPIPS, AlexNet",
-        better="lower",
-        protocols=RECONSTRUCTION,
-        instrument="lpips-alex",
-        least_side=SMALLEST_SIDE,
-    ),
-    Metric(
-        name="lpips_vgg16",
-        title="LPIPS, VGG-16",
-        better="lower",
-        protocols=RECONSTRUCTION,
-        instrument="lpips-vgg16",
-        least_side=SMALLEST_SIDE,
-    ),
-    Metric(
-        name="akd_face",
-        title="AKD, face",
-        better="lower",
-        protocols=RECONSTRUCTION,
-        instrument="face",
-        unit="px",
-        decimals=3,
-    ),
-    Metric(name="mkr_face", title="MKR, face", better="lower", protocols=RECONSTRUCTION, instrument="face"),
-    Metric(
-        name="akd_body",
-        title="AKD, body",
-        better="lower",
-        protocols=RECONSTRUCTION,
-        instrument="body",
-        unit="px",
-        decimals=3,
-    ),
-    Metric(name="mkr_body", title="MKR, body", better="lower", protocols=RECONSTRUCTION, instrument="body"),
+    _lpips("alex", "AlexNet"),
+    _lpips("vgg16", "VGG-16"),
+    *_pose("face"),
+    *_pose("body"),
     Metric(name="aed", title="AED", better="lower", protocols=RECONSTRUCTION, instrument="identity"),
     Metric(name="aed_source", title="AED to the source", better="lower", protocols=CROSS, instrument="identity"),
     Metric(name="warp_error", title="Warp error", better="lower", protocols=BOTH, instrument="flow", decimals=5),
