@@ -95,10 +95,14 @@ def evaluate(
         write_evaluation(work.folder, work.record)
         try:
             _score_items(work, on_item)
+            _finish(work)
         except KeyboardInterrupt:
             LOG.warning("interrupted; clips that are measured stay, and the same command goes on from there")
             raise
-        _finish(work)
+        except OSError as error:
+            raise InputError(
+                f"{work.folder} cannot be written ({error}); the same command goes on when it can"
+            ) from error
     return work.folder
 
 
