@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from hdam.pipelines.errors import InputError
 from hdam.platform.cli_bench import bench_app
+from hdam.platform.cli_compare import compare
 from hdam.platform.cli_data import data_app
 from hdam.platform.cli_detectors import detectors_app
 from hdam.platform.cli_evaluate import evaluate
@@ -69,6 +70,7 @@ app.command("export-weights")(export_weights)
 app.add_typer(show_app, name="show")
 app.command("structure-score")(structure_score)
 app.command()(evaluate)
+app.command()(compare)
 
 
 def main() -> None:

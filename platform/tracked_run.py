@@ -61,6 +61,21 @@ def start_run(
     return run_id
 
 
+def begin_run(
+    client: "MlflowClient",
+    experiment_name: str,
+    *,
+    run_name: str,
+    tags: Mapping[str, str] = {},
+    params: Mapping[str, Any] = {},
+) -> str:
+    """Begin a run that trains nothing, such as a comparison; returns its id."""
+    run = client.create_run(_experiment_id(client, experiment_name), run_name=run_name, tags=_code_tags() | dict(tags))
+    run_id = str(run.info.run_id)
+    _log_params(client, run_id, params)
+    return run_id
+
+
 def resume_run(client: "MlflowClient", run_id: str) -> bool:
     """Set a run of an earlier attempt to running again; False where this tracking store does not have it."""
     if run_status(client, run_id) is None:
@@ -128,6 +143,11 @@ def log_file(client: "MlflowClient", run_id: str, path: Path) -> None:
     client.log_artifact(run_id, str(path))
 
 
+def log_folder(client: "MlflowClient", run_id: str, folder: Path) -> None:
+    """Keep a copy of all that is in a folder with the run."""
+    client.log_artifacts(run_id, str(folder))
+
+
 def log_table(client: "MlflowClient", run_id: str, name: str, columns: Mapping[str, list[Any]]) -> None:
     """Keep a table, its columns by name, as a file that MLflow shows as such; `name` ends in `.json`.
 
@@ -164,14 +184,14 @@ def _dataset_tags(manifest: Manifest | None) -> dict[str, str]:
 
 
 def _tags(experiment: Experiment) -> dict[str, str]:
+    return {"question": experiment.question, "variant": experiment.model.variant, **_code_tags()}
+
+
+def _code_tags() -> dict[str, str]:
+    """With what the run was made."""
     versions = {f"version.{package}": metadata.version(package) for package in PACKAGES}
     commit = _git_commit()
-    return {
-        "question": experiment.question,
-        "variant": experiment.model.variant,
-        **versions,
-        **({"mlflow.source.git.commit": commit} if commit else {}),
-    }
+    return versions | ({"mlflow.source.git.commit": commit} if commit else {})
 
 
 def _git_commit() -> str:

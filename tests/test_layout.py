@@ -76,6 +76,10 @@ def test_the_experiments_are_installed():
         assert names == {path.name for path in (ours / folder).glob("*.yaml")} != set()
 
 
+def test_the_template_of_pages_is_installed():
+    assert (resources.files("hdam.platform.pages") / "page.html.jinja").is_file()
+
+
 @pytest.mark.parametrize("room", KNOWN)
 def test_a_room_imports_only_what_it_may_know(room):
     allowed = KNOWN[room]
