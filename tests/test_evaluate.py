@@ -14,12 +14,13 @@ from small_models import small_model
 from small_training import NUM_FRAMES, make_dataset
 from typer.testing import CliRunner
 
+from hdam.experiments.loading import override
 from hdam.models.weights import digest_of
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.media import open_media
 from hdam.pipelines.shards import iter_clips
 from hdam.platform.cli import app
-from hdam.platform.evaluation.evaluate import evaluate
+from hdam.platform.evaluation.evaluate import _prepare, evaluate
 from hdam.platform.evaluation.painting import follow_itself, follow_other
 from hdam.platform.evaluation.plan import EvaluationSettings, plan_items
 from hdam.platform.evaluation.results import read_evaluation
@@ -84,6 +85,12 @@ def test_every_frame_has_the_number_worked_out_by_hand_each_time(loaded, dataset
     assert "evaluated before" in caplog.text
     assert evaluate(loaded, dataset, settings=IMAGES_ALONE, fresh=True) == folder
     assert ((folder / "per_frame.parquet").read_bytes(), read_evaluation(folder).means) == (before, record.means)
+
+
+def test_other_settings_of_equal_weights_are_another_evaluation(loaded, dataset, results):
+    released = loaded._replace(experiment=override(loaded.experiment, {"model.reading": "released"}))
+    first, second = (_prepare(each, dataset, IMAGES_ALONE).folder for each in (loaded, released))
+    assert first != second and first == _prepare(loaded, dataset, IMAGES_ALONE).folder
 
 
 def test_equal_weights_have_equal_digests(loaded):

@@ -11,9 +11,9 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
@@ -114,7 +114,8 @@ def _prepare(loaded: LoadedModel, dataset: str, settings: EvaluationSettings) ->
     items = plan_items(dataset, settings)
     choice = choose_metrics(settings, size=loaded.experiment.data.size)
     record = _record(loaded, dataset, manifest, settings, choice, items)
-    return Work(loaded, dataset, settings, choice, items, record, _folder_of(record))
+    folder = _folder_of(record, loaded.experiment.settings()["model"])
+    return Work(loaded, dataset, settings, choice, items, record, folder)
 
 
 def _record(
@@ -148,9 +149,10 @@ def _record(
     )
 
 
-def _folder_of(record: EvaluationRecord) -> Path:
-    """Named by all that decides the numbers."""
-    decides = [VERSION, record.model["weights"], record.dataset["fingerprint"], record.settings, record.instruments]
+def _folder_of(record: EvaluationRecord, model: Mapping[str, Any]) -> Path:
+    """Named by all that decides the numbers; `model` are the settings by which the weights are read."""
+    weights, fingerprint = record.model["weights"], record.dataset["fingerprint"]
+    decides = [VERSION, weights, dict(model), fingerprint, record.settings, record.instruments]
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
     name = "-".join(part for part in (record.model["name"], record.model["version"], key) if part)
     return results_dir() / EVALUATIONS_DIR / name
