@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hdam.platform.pages import page
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("models", "pipelines", "experiments", "platform")
 
@@ -77,7 +79,7 @@ def test_the_experiments_are_installed():
 
 
 def test_the_template_of_pages_is_installed():
-    assert (resources.files("hdam.platform.pages") / "page.html.jinja").is_file()
+    assert Path(page.__file__).with_name("page.html.jinja").is_file()
 
 
 @pytest.mark.parametrize("room", KNOWN)
