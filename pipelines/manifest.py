@@ -98,6 +98,16 @@ def load_manifest(dataset: str | Path) -> Manifest:
     return _parse(text, str(dataset))
 
 
+def check_size(dataset: str, size: int) -> None:
+    """InputError unless the frames of `dataset` are `size` pixels wide, as a model expects them."""
+    found = load_manifest(dataset).options.get("size")
+    if found != size:
+        raise InputError(
+            f"{dataset}: its frames are {found} pixels wide, the model works on {size}; "
+            f"prepare the same clips with --size {size}"
+        )
+
+
 def verify_shards(
     dataset: str | Path,
     manifest: Manifest,

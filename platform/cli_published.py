@@ -11,7 +11,7 @@ from rich.text import Text
 from hdam.platform.reports import plain_table
 
 if TYPE_CHECKING:
-    from hdam.platform.published_models import Part
+    from hdam.platform.weights.published import Part
 
 OUT = Console()
 
@@ -31,7 +31,7 @@ def import_weights(
     from hdam.experiments.loading import parse_overrides
 
     overrides = parse_overrides(changes or [])
-    from hdam.platform.published_models import import_published
+    from hdam.platform.weights.published import import_published
 
     report = import_published(file, family=family, name=name, changes=overrides)
     _show_parts(report.parts)
@@ -48,8 +48,8 @@ def export_weights(
     file: Annotated[Path, typer.Argument(help="New checkpoint, as .pth.tar.", show_default=False)],
 ) -> None:
     """Write a model as the published code's checkpoint."""
-    from hdam.platform.published_models import export_model
     from hdam.platform.registry import load_model
+    from hdam.platform.weights.published import export_model
 
     report = export_model(load_model(model), file)
     _show_parts(report.parts)

@@ -35,7 +35,7 @@ def show_structure(
     """Draw the anchors over a video, and its flow masks, occlusion and attention."""
     from hdam.platform.animate import best_device
     from hdam.platform.registry import load_model
-    from hdam.platform.structure_view import show_structure as draw
+    from hdam.platform.structure.view import show_structure as draw
     from hdam.platform.tracking import results_dir
 
     folder = out or results_dir() / "structure" / driving.stem
@@ -55,10 +55,10 @@ def show_overlap(
     out: Annotated[Path | None, typer.Option(help="JSON file; a CSV lies beside it.", show_default=False)] = None,
 ) -> None:
     """Say how near intermediate anchors lie to motion anchors, and how well eq. (8) holds (supplementary, 3)."""
-    from hdam.platform import overlap_report as reporting
     from hdam.platform.animate import best_device
     from hdam.platform.registry import load_model
-    from hdam.platform.structure_report import check_json
+    from hdam.platform.structure import overlap as reporting
+    from hdam.platform.structure.report import check_json
 
     if out is not None:
         check_json(out)
@@ -82,8 +82,8 @@ def structure_score(
     """Score what models know of puppets: joints, centroid, parts, and what is only a look."""
     from hdam.platform.animate import best_device
     from hdam.platform.registry import load_model
-    from hdam.platform.structure_report import ScoredModel, check_json, save_scores, show_scores
-    from hdam.platform.structure_score import ScoreSettings, score_structure
+    from hdam.platform.structure.report import ScoredModel, check_json, save_scores, show_scores
+    from hdam.platform.structure.score import ScoreSettings, score_structure
     from hdam.platform.tracking import results_dir
 
     path = out or results_dir() / "structure_score.json"

@@ -15,7 +15,7 @@ weights_app = typer.Typer(no_args_is_help=True, help="The weights that the perce
 @weights_app.command("list")
 def list_weights() -> None:
     """Say which weights are to be had, from where, and which are here."""
-    from hdam.platform.weights_report import show_sources
+    from hdam.platform.weights.report import show_sources
 
     show_sources(OUT)
 
@@ -31,8 +31,8 @@ def get_weights(
     ] = "",
 ) -> None:
     """Fetch weights and verify their checksum; training and evaluation use them from then on."""
-    from hdam.platform.perceptual_fetch import get_weights as get
-    from hdam.platform.weights_report import show_fetched
+    from hdam.platform.weights.fetch import get_weights as get
+    from hdam.platform.weights.report import show_fetched
 
     with counting_bytes(network) as count:
         fetched = get(network, origin, on_bytes=count)
@@ -46,8 +46,8 @@ def check_weights(
     ] = "",
 ) -> None:
     """Check that weights are readable, whole and unchanged; status 1 where some are not."""
-    from hdam.platform.perceptual_fetch import check_fetched, check_named
-    from hdam.platform.weights_report import show_checked
+    from hdam.platform.weights.fetch import check_fetched, check_named
+    from hdam.platform.weights.report import show_checked
 
     checked = [check_named(name)] if name else check_fetched()
     show_checked(checked, OUT)

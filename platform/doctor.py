@@ -133,7 +133,7 @@ def check_shm() -> Finding:
 
 def check_perceptual() -> Finding:
     """Whether weights for the perceptual loss were fetched."""
-    from hdam.platform.perceptual_files import PERCEPTUAL_NETWORKS, find_weights
+    from hdam.platform.weights.files import PERCEPTUAL_NETWORKS, find_weights
 
     found = [str(path) for path in map(find_weights, PERCEPTUAL_NETWORKS) if path is not None]
     lacking = (

@@ -13,8 +13,8 @@ from hdam.pipelines.manifest import Manifest
 from hdam.platform.cluster import check_machine
 from hdam.platform.datasets import open_dataset
 from hdam.platform.pair_plan import PairPlan, make_plan
-from hdam.platform.perceptual_files import check_given
 from hdam.platform.stages import TEST_SPLIT, Stage, plan_stages, with_absolute_paths
+from hdam.platform.weights.files import check_given
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,7 @@ from hdam.experiments.loading import override
 from hdam.models.config import AvdConfig, DetectorConfig, LossConfig
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import Manifest
-from hdam.platform.perceptual_files import find_weights
+from hdam.platform.weights.files import find_weights
 
 StageKind = str
 """`screen`, `evaluate`, `avd`, or the variant of model that the stage trains: `hdam`, `dam`, `regionmm`, …."""

@@ -20,6 +20,8 @@ ENVIRONMENT = {
     # A server that is away should cost a training seconds, not minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # Its bars come between the lines of a mistake, and only on slow machines.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 Result = TypeVar("Result")
 SECONDS_OF_PATIENCE = 300.0

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from hdam.experiments.experiment import Experiment
 from hdam.platform import tracking
 from hdam.platform.cluster import ray_session
-from hdam.platform.perceptual_files import STAND_IN
 from hdam.platform.prepared import Prepared, prepare_training
 from hdam.platform.procedure import Procedure, ending
 from hdam.platform.publishing import scores_of
@@ -20,6 +19,7 @@ from hdam.platform.stages import StageKind, check_kind, run_name
 from hdam.platform.tracked_run import log_metrics, resume_run, start_run
 from hdam.platform.train_report import TrainReport, report_from_json, report_to_json
 from hdam.platform.watchdog import Watchdog
+from hdam.platform.weights.files import STAND_IN
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -32,7 +32,7 @@ from hdam.pipelines.media import open_media
 from hdam.platform import registry
 from hdam.platform.cli import app
 from hdam.platform.model_folder import DISCRIMINATOR_NAME, write_model
-from hdam.platform.published_models import export_model, import_published
+from hdam.platform.weights.published import export_model, import_published
 
 
 @pytest.fixture(scope="module")

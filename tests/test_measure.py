@@ -12,7 +12,7 @@ from hdam.platform.detection.body_environment import body_dir
 from hdam.platform.evaluation.instruments import Instruments, available_instruments
 from hdam.platform.evaluation.measure import Seen, measure
 from hdam.platform.evaluation.metrics import METRICS
-from hdam.platform.perceptual_fetch import get_weights
+from hdam.platform.weights.fetch import get_weights
 
 SIZE, NUM_FRAMES = 128, 4
 IDEAL = {"psnr": 100.0, "ssim": 1.0}

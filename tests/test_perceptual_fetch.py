@@ -16,8 +16,8 @@ from hdam.models.lpips_weights import read_vgg16
 from hdam.models.perceptual import PerceptualPyramid
 from hdam.models.weights import WeightsError, load_lpips, load_perceptual_features
 from hdam.pipelines.errors import InputError
-from hdam.platform.perceptual_fetch import check_file
-from hdam.platform.perceptual_files import SOURCES, find_weights
+from hdam.platform.weights.fetch import check_file
+from hdam.platform.weights.files import SOURCES, find_weights
 
 
 @pytest.fixture

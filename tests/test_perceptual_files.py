@@ -14,11 +14,11 @@ from hdam.models.perceptual import vgg_shapes
 from hdam.pipelines.errors import InputError
 from hdam.platform import doctor
 from hdam.platform.cli import app
-from hdam.platform.perceptual_fetch import check_file
-from hdam.platform.perceptual_files import SOURCES, check_given, weights_dir
 from hdam.platform.stages import related_settings, with_absolute_paths
 from hdam.platform.train import train
-from hdam.platform.weights_report import show_sources
+from hdam.platform.weights.fetch import check_file
+from hdam.platform.weights.files import SOURCES, check_given, weights_dir
+from hdam.platform.weights.report import show_sources
 
 VGG19 = {"losses.perceptual.network": "vgg19"}
 

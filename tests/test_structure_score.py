@@ -22,10 +22,10 @@ from hdam.pipelines.shards import iter_clips
 from hdam.platform.cli import app
 from hdam.platform.images import frames_to_images
 from hdam.platform.model_folder import write_model
-from hdam.platform.overlap_report import measure_dataset
-from hdam.platform.structure_report import flat_scores
-from hdam.platform.structure_score import LOOK_TIMES, ScoreSettings, looks, score_structure
-from hdam.platform.structure_truth import driving_frames
+from hdam.platform.structure.overlap import measure_dataset
+from hdam.platform.structure.report import flat_scores
+from hdam.platform.structure.score import LOOK_TIMES, ScoreSettings, looks, score_structure
+from hdam.platform.structure.truth import driving_frames
 
 SIZE = 32
 SETTINGS = ScoreSettings(num_frames=8, num_figures=2, num_looks=2)

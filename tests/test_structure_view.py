@@ -11,7 +11,6 @@ from hdam.models.structures import Anchors, AnchorTree
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.media import open_media, read_frames
 from hdam.platform.animate import Moment, as_image
-from hdam.platform.attention_sheet import FULL_COLOUR, IGNORED_COLOUR, draw_attention, value_centre
 from hdam.platform.figures import (
     BACKGROUND_COLOUR,
     PAPER_COLOUR,
@@ -20,7 +19,8 @@ from hdam.platform.figures import (
     owner_colours,
     pixel_spots,
 )
-from hdam.platform.structure_view import NAMES, masks_view, own_moments, show_structure, structure_view
+from hdam.platform.structure.attention_sheet import FULL_COLOUR, IGNORED_COLOUR, draw_attention, value_centre
+from hdam.platform.structure.view import NAMES, masks_view, own_moments, show_structure, structure_view
 
 LEVELS = {
     "hdam": {},

@@ -16,8 +16,8 @@ import torch
 from hdam.models.lpips import lpips_shapes
 from hdam.models.lpips_weights import LPIPS_BODIES
 from hdam.models.perceptual import vgg_shapes
-from hdam.platform.perceptual_fetch import get_weights
-from hdam.platform.perceptual_files import SOURCES
+from hdam.platform.weights.fetch import get_weights
+from hdam.platform.weights.files import SOURCES
 
 LPIPS_WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 

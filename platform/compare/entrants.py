@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 
 from hdam.pipelines.errors import InputError
+from hdam.pipelines.manifest import check_size
 from hdam.platform.evaluation.metrics import METRICS, Metric, Protocol
 from hdam.platform.evaluation.results import EvaluationRecord, read_evaluation
 from hdam.platform.evaluation.tables import ClipMean, read_clip_means
 from hdam.platform.model_folder import LoadedModel
-from hdam.platform.structure_truth import check_size
 
 FINISHED = "finished"
 LONGEST_LABEL = 28

@@ -20,7 +20,7 @@ import ray
 
 from hdam.models.weights import digest_of
 from hdam.pipelines.errors import InputError
-from hdam.pipelines.manifest import Manifest, load_manifest
+from hdam.pipelines.manifest import Manifest, check_size, load_manifest
 from hdam.pipelines.tasks import Lost
 from hdam.platform.cluster import ray_session
 from hdam.platform.evaluation.choice import Choice, choose_metrics
@@ -44,7 +44,6 @@ from hdam.platform.evaluation.tables import (
 from hdam.platform.model_folder import LoadedModel, write_model
 from hdam.platform.ray_tasks import TASKS_ONLY, run_on_actors
 from hdam.platform.runs import locked
-from hdam.platform.structure_truth import check_size
 from hdam.platform.tracking import results_dir
 
 LOG = logging.getLogger("hdam")

@@ -14,7 +14,7 @@ from hdam.platform.detection.catalogue import available_detectors, open_detector
 from hdam.platform.detection.detector import FrameDetector, IdentityEmbedder
 from hdam.platform.detection.flow import OpticalFlow
 from hdam.platform.evaluation.metrics import Instrument
-from hdam.platform.perceptual_files import SOURCES, find_weights
+from hdam.platform.weights.files import SOURCES, find_weights
 
 
 class Availability(NamedTuple):

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from hdam.platform.perceptual_files import SOURCES, STAND_IN, find_weights, weights_dir
 from hdam.platform.reports import MIB, plain_table
+from hdam.platform.weights.files import SOURCES, STAND_IN, find_weights, weights_dir
 
 if TYPE_CHECKING:
-    from hdam.platform.perceptual_fetch import Checked, Fetched
+    from hdam.platform.weights.fetch import Checked, Fetched
 
 SHOWN_DIGITS = 8
 

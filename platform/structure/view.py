@@ -16,7 +16,6 @@ from hdam.models.model import MotionModel
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.media import open_media, read_frames
 from hdam.platform.animate import CELL_PIXELS, Moment, MomentPicture, View, as_image, counted, write_views
-from hdam.platform.attention_sheet import draw_attention
 from hdam.platform.figures import (
     PAPER_COLOUR,
     RIM_COLOUR,
@@ -31,6 +30,7 @@ from hdam.platform.figures import (
     save_picture,
 )
 from hdam.platform.model_folder import LoadedModel
+from hdam.platform.structure.attention_sheet import draw_attention
 
 NAMES = ("structure.mp4", "structure.png", "masks.png", "occlusion.png", "attention.png")
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from hdam.pipelines.clips import Clip
 from hdam.pipelines.contact_sheet import spread
 from hdam.pipelines.errors import InputError
-from hdam.pipelines.manifest import load_manifest
 from hdam.pipelines.puppets import PART_NAMES
 from hdam.pipelines.shards import iter_clips
 from hdam.platform.images import frames_to_images
@@ -34,16 +33,6 @@ class Truth(NamedTuple):
     """[frame, 1, 2]"""
     parts: Tensor
     """Label map [frame, height, width]: 0 the background, p + 1 the part p."""
-
-
-def check_size(dataset: str, size: int) -> None:
-    """InputError unless the frames of `dataset` are `size` pixels wide."""
-    found = load_manifest(dataset).options.get("size")
-    if found != size:
-        raise InputError(
-            f"{dataset}: its frames are {found} pixels wide, the model works on {size}; "
-            f"prepare the same clips with --size {size}"
-        )
 
 
 def read_frames(dataset: str, split: str, *, num_frames: int, device: torch.device) -> Iterator[ClipFrames]:

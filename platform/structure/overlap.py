@@ -13,11 +13,11 @@ from hdam.models.model import MotionModel
 from hdam.models.overlap import OVERLAP, Overlap, measure_overlap
 from hdam.models.structure_scores import SIDE
 from hdam.pipelines.errors import InputError
-from hdam.pipelines.manifest import load_manifest
+from hdam.pipelines.manifest import check_size, load_manifest
 from hdam.platform.model_folder import LoadedModel
 from hdam.platform.reports import plain_table
-from hdam.platform.structure_report import describe, number_or_none, save_table
-from hdam.platform.structure_truth import ClipFrames, check_size, read_frames
+from hdam.platform.structure.report import describe, number_or_none, save_table
+from hdam.platform.structure.truth import ClipFrames, read_frames
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,10 +21,11 @@ from hdam.models.structure_scores import (
     score_positions,
 )
 from hdam.pipelines.errors import InputError
+from hdam.pipelines.manifest import check_size
 from hdam.pipelines.puppets import PART_NAMES, render_looks
 from hdam.platform.images import frames_to_images
 from hdam.platform.model_folder import LoadedModel
-from hdam.platform.structure_truth import ClipFrames, Truth, check_size, read_known_frames
+from hdam.platform.structure.truth import ClipFrames, Truth, read_known_frames
 
 NUM_LABELS = 1 + len(PART_NAMES)
 """The background and the parts."""

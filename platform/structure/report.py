@@ -17,7 +17,7 @@ from hdam.pipelines.manifest import load_manifest
 from hdam.platform.model_folder import LoadedModel
 from hdam.platform.reports import plain_table
 from hdam.platform.runs import write_json
-from hdam.platform.structure_score import LOOK_TIMES, ScoreSettings, StructureScore
+from hdam.platform.structure.score import LOOK_TIMES, ScoreSettings, StructureScore
 
 BENCHMARK = "hdam structure score, version 1"
 """Another definition gets another version."""
