@@ -21,12 +21,24 @@ def load_experiment(path: Path | str, overrides: Mapping[str, Any] | None = None
     Raises InputError with one line for a missing file, broken YAML, a base that has a base, an unknown key (with the
     nearest known one) and a value of the wrong kind.
     """
-    path = Path(path)
+    settings = read_with_bases(Path(path))
+    if is_sweep(settings):
+        raise InputError(f"{path} is a sweep, not an experiment: hdam tune takes it")
+    return override_settings(settings, overrides or {}, origin=str(path))
+
+
+def read_with_bases(path: Path) -> dict[str, Any]:
+    """The settings in a file, laid over those of its bases. Raises InputError."""
     above = _read(path)
     settings: dict[str, Any] = {}
     for base in _bases(above, path):
         settings = _merge(settings, _read_base(path.parent / base, named_by=path))
-    return override_settings(_merge(settings, above), overrides or {}, origin=str(path))
+    return _merge(settings, above)
+
+
+def is_sweep(settings: Mapping[str, Any]) -> bool:
+    """Whether a file is a sweep's: it searches, or names the experiment that it varies."""
+    return "search" in settings or "experiment" in settings
 
 
 def override(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
@@ -56,7 +68,7 @@ def override_settings(settings: dict[str, Any], changes: Mapping[str, Any], *, o
     try:
         return Experiment.model_validate(settings)
     except ValidationError as error:
-        raise InputError(f"{origin}: {_first_problem(error)}") from error
+        raise InputError(f"{origin}: {first_problem(error)}") from error
 
 
 def known_keys(kind: type, prefix: str = "") -> Iterator[str]:
@@ -156,7 +168,8 @@ def _is_section(kind: type) -> bool:
     return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """What is wrong, in one line that names the key."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")

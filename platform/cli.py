@@ -24,6 +24,7 @@ from hdam.platform.cli_evaluate import evaluate
 from hdam.platform.cli_models import models_app
 from hdam.platform.cli_published import export_weights, import_weights
 from hdam.platform.cli_show import show_app, structure_score
+from hdam.platform.cli_tune import tune
 from hdam.platform.cli_weights import weights_app
 from hdam.platform.reports import counting
 
@@ -71,6 +72,7 @@ app.add_typer(show_app, name="show")
 app.command("structure-score")(structure_score)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(tune)
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
-"""The commands that look models up: `hdam models list`, `show` and `alias`."""
+"""The commands that look models up and name them: `hdam models list`, `show`, `alias` and `promote`."""
+
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -33,3 +35,17 @@ def set_alias(name: str, version: str, alias: str) -> None:
 
     registry.set_alias(name, version, alias)
     OUT.print(f"models:/{name}@{alias} is version {version}", highlight=False, soft_wrap=True)
+
+
+@models_app.command("promote")
+def promote(
+    name: str,
+    version: str,
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the version.", show_default=False)],
+) -> None:
+    """Make a version the champion, and record why."""
+    from hdam.platform import promotion
+
+    before = promotion.promote(name, version, reason)
+    instead = f", in place of version {before}" if before and before != version else ""
+    OUT.print(f"models:/{name}@{promotion.CHAMPION} is version {version}{instead}", highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import ray
 import torch
@@ -80,10 +81,24 @@ def check_machine(resources: ResourceConfig) -> None:
     Nothing is checked where a cluster has yet to be joined. Raises InputError that says what would fit: Ray would wait
     for ever without a word.
     """
+    if (machine := machine_has()) is not None:
+        check_resources(resources, cpus=machine.cpus, gpus=machine.gpus)
+
+
+class Machine(NamedTuple):
+    """What there is for all workers and tasks together."""
+
+    cpus: float
+    gpus: float
+
+
+def machine_has() -> Machine | None:
+    """Of the session that is there, else of this machine; None where a cluster has yet to be joined."""
     if ray.is_initialized():
-        check_resources(resources, cpus=_cluster_has("CPU"), gpus=_cluster_has("GPU"))
-    elif not os.environ.get("RAY_ADDRESS"):
-        check_resources(resources, cpus=max(1, int(usable_cpus())), gpus=torch.cuda.device_count())
+        return Machine(_cluster_has("CPU"), _cluster_has("GPU"))
+    if os.environ.get("RAY_ADDRESS"):
+        return None
+    return Machine(max(1, int(usable_cpus())), torch.cuda.device_count())
 
 
 def check_resources(resources: ResourceConfig, *, cpus: float, gpus: float) -> None:

@@ -84,7 +84,7 @@ class _Watched:
     """A training in the background, and what comes from it."""
 
     def __init__(self, work: Callable[[], Any], mailbox: Any, on_message: OnMessage) -> None:
-        self.outcome = _in_background(work)
+        self.outcome = in_background(work)
         self._mailbox = mailbox
         self._on_message = on_message
         self._inbox = Inbox(mailbox)
@@ -144,7 +144,7 @@ def _make_ray_trainer(resources: ResourceConfig, plan: PairPlan, task: Task) -> 
     )
 
 
-def _in_background(work: Callable[[], Any]) -> "Future[Any]":
+def in_background(work: Callable[[], Any]) -> "Future[Any]":
     """Run `work` in a thread: the driver's own keeps the screen and hears Ctrl-C, which Ray would take for itself."""
     outcome: Future[Any] = Future()
 

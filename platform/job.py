@@ -1,18 +1,26 @@
 """A stage at work, and a finished one: what it is given, and what it leaves to those that build on it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hdam.pipelines.errors import InputError
 from hdam.platform.checkpoints import newest_checkpoint, step_of
+from hdam.platform.messages import Message
 from hdam.platform.prepared import Prepared
 from hdam.platform.runs import StageRecord
 from hdam.platform.stages import Stage, StageKind
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+OnStageMessage = Callable[[StageKind, Message], None]
+"""Hears what the workers of a stage tell."""
+
+
+def ignore(kind: StageKind, message: Message) -> None:
+    """What hears of nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,3 +64,5 @@ class Job:
     client: "MlflowClient"
     run_id: str
     """The stage's MLflow run."""
+    on_message: OnStageMessage = ignore
+    """Besides the screen and MLflow."""

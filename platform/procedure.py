@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hdam.pipelines.errors import InputError, first_line
 from hdam.platform import tracking
 from hdam.platform.checkpoints import newest_checkpoint, step_of
-from hdam.platform.job import Done, Job
+from hdam.platform.job import Done, Job, OnStageMessage, ignore
 from hdam.platform.prepared import Prepared
 from hdam.platform.publishing import publish
 from hdam.platform.reports import RUN_ID_LENGTH
@@ -54,6 +54,7 @@ class Procedure:
         record: RunRecord,
         anew: Sequence[StageKind],
         on_change: Callable[[RunRecord], None],
+        on_message: OnStageMessage = ignore,
     ) -> None:
         """`record` is the run's, and `on_change` hears of its changes; stages in `anew` are done in any case."""
         self._prepared = prepared
@@ -62,6 +63,7 @@ class Procedure:
         self._record = record
         self._anew = anew
         self._on_change = on_change
+        self._on_message = on_message
 
     def finish(self) -> dict[StageKind, Done]:
         """Do what is left of all stages."""
@@ -108,6 +110,7 @@ class Procedure:
                     inputs=inputs,
                     client=self._client,
                     run_id=record.mlflow_run_id,
+                    on_message=self._on_message,
                 )
                 result = self._work(job) | {"seconds": time.monotonic() - started}
                 record = replace(record, result=result)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SCREENING_TABLE = "screening.json"
 EVALUATION_TABLE = "evaluation.json"
+SCORES = ("test/l1", "test/repeat_l1", "test/ratio")
+"""Of the stage `evaluate`."""
 
 
 def publish(client: "MlflowClient", kind: StageKind, folder: Path, record: StageRecord) -> bool:
@@ -36,7 +38,7 @@ def publish(client: "MlflowClient", kind: StageKind, folder: Path, record: Stage
 
 def scores_of(found: Reconstruction) -> dict[str, float]:
     """By the names under which they are logged."""
-    return {"test/l1": found.l1, "test/repeat_l1": found.repeat_l1, "test/ratio": found.ratio}
+    return dict(zip(SCORES, (found.l1, found.repeat_l1, found.ratio), strict=True))
 
 
 def _publish_training(client: "MlflowClient", run_id: str, folder: Path, result: Mapping[str, Any]) -> None:

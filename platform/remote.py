@@ -25,7 +25,12 @@ def call_on_cluster(work: Callable[[Tell], Result], resources: ResourceConfig, *
     with ray_session(resources):
         mailbox = Mailbox.remote()  # type: ignore[attr-defined]
         inbox = Inbox(mailbox)
-        remote: Any = ray.remote(num_cpus=min(1.0, resources.data_cpus), num_gpus=resources.gpus_per_worker)(_work)
+        options: dict[str, Any] = {
+            "num_cpus": min(1.0, resources.data_cpus),
+            "num_gpus": resources.gpus_per_worker,
+            "scheduling_strategy": "DEFAULT",  # a trial of a sweep would lend its own place, which has no CPUs
+        }
+        remote: Any = ray.remote(**options)(_work)
         answer = remote.remote(work, mailbox, resources.workers * resources.threads_per_worker)
         is_done = False
         try:

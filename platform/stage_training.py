@@ -101,6 +101,7 @@ class Listener:
 
     def __init__(self, show: Callable[[Message], None], job: Job) -> None:
         self._show = show
+        self._job = job
         self._has_started = False
         self.outbox = Outbox(job.client, job.run_id, folder=job.folder)
         self.losses: dict[str, float] = {}
@@ -109,6 +110,10 @@ class Listener:
     def __call__(self, message: Message) -> None:
         """Handle one message."""
         self._show(message)
+        self._note(message)
+        self._job.on_message(self._job.stage.kind, message)
+
+    def _note(self, message: Message) -> None:
         if isinstance(message, Measured):
             self.losses = dict(message.losses)
         if isinstance(message, Measured | Kept):

@@ -123,6 +123,11 @@ def run_status(client: "MlflowClient", run_id: str) -> str | None:
     return str(info.status) if info.lifecycle_stage == "active" else None
 
 
+def last_metrics(client: "MlflowClient", run_id: str) -> dict[str, float]:
+    """The newest value of every metric of the run, by name."""
+    return dict(client.get_run(run_id).data.metrics)
+
+
 def set_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:
     """Add tags to the run, or change them."""
     from mlflow.entities import RunTag

@@ -20,8 +20,7 @@ ENVIRONMENT = {
     # A server that is away should cost a training seconds, not minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    # Its bars come between the lines of a mistake, and only on slow machines.
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # it would draw one for two files where tqdm is installed
 }
 Result = TypeVar("Result")
 SECONDS_OF_PATIENCE = 300.0

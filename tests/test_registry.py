@@ -16,6 +16,7 @@ from hdam.platform import registry
 from hdam.platform.animate import as_image, moments
 from hdam.platform.images import images_to_frames
 from hdam.platform.model_folder import EXPERIMENT_NAME, WEIGHTS_NAME, read_model, write_model
+from hdam.platform.promotion import promote
 from hdam.platform.tracking import connect
 
 NAME = "hdam-squares"
@@ -161,3 +162,17 @@ def test_a_plain_python_process_predicts_what_animate_paints(store, tmp_path):
     painted = np.load(tmp_path / "out.npy")
     assert painted.shape == (3, SIZE, SIZE, 3)
     assert np.abs(painted.astype(int) - np.array(expected)).max() <= 1  # another process may sum in another order
+
+
+def test_a_champion_says_why(store):
+    assert promote(NAME, "1", "the first that there is") == ""
+    assert promote(NAME, "2", " fewer lost hands ") == "1"
+    newest, oldest = registry.show_model(NAME).versions
+    assert "champion" in newest.aliases and not oldest.aliases
+    assert newest.tags["promoted.reason"] == "fewer lost hands" and newest.tags["promoted.instead_of"] == "1"
+    assert oldest.tags["promoted.reason"] == "the first that there is" and "promoted.at" in oldest.tags
+    with pytest.raises(InputError, match="has no version '3'"):
+        promote(NAME, "3", "it may be better")
+    with pytest.raises(InputError, match="--reason"):
+        promote(NAME, "1", " ")
+    assert "champion" in registry.show_model(NAME).versions[0].aliases

@@ -2,19 +2,15 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
-import yaml
+from shipped import EXPERIMENTS, FOLDER, HEADER, SWEEPS, header, read, stem
 
 from hdam.experiments.loading import load_experiment
 from hdam.pipelines.errors import InputError
 from hdam.platform.stages import plan_stages
 
-FOLDER = Path(__file__).resolve().parent.parent / "experiments"
-FILES = sorted(FOLDER.glob("*.yaml"))
 BASES = sorted((FOLDER / "base").glob("*.yaml"))
-HEADER = ("Question", "Table", "Expected", "Hardware", "Time", "Command")
 
 MODELS = ("fomm", "dam", "hdam", "regionmm")
 DATASETS = ("taichi256", "taichi512", "voxceleb256", "fashion256", "mgif256")
@@ -25,14 +21,6 @@ RIVALS = [(dataset, model) for dataset in SMALL for model in MODELS if model != 
 """Small baselines; the HDAM of a small dataset has the dataset's name alone."""
 EXPECTED = {"quickstart", *SMALL}
 EXPECTED |= {f"{dataset}_{model}" for dataset, model in PAIRS + RIVALS}
-
-
-def stem(path):
-    return path.stem
-
-
-def read(path):
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def bases_of(path):
@@ -48,29 +36,15 @@ def leaves(settings, prefix=""):
     return found
 
 
-def header(path):
-    """The parts of the comment that a file begins with, each joined to one line."""
-    parts = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            return parts
-        label, text = line[2:13].strip(), line[13:].strip()
-        if label:
-            parts[label] = text
-        else:
-            parts[list(parts)[-1]] += f" {text}"
-    return parts
-
-
 def load(name):
     return load_experiment(FOLDER / f"{name}.yaml")
 
 
 def test_the_shipped_experiments_are_these():
-    assert {path.stem for path in FILES} == EXPECTED
+    assert {path.stem for path in EXPERIMENTS} == EXPECTED
 
 
-@pytest.mark.parametrize("path", FILES, ids=stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=stem)
 def test_a_shipped_experiment_loads_and_says_what_to_expect(path):
     experiment, parts = load_experiment(path), header(path)
     assert experiment.name == path.stem
@@ -80,7 +54,7 @@ def test_a_shipped_experiment_loads_and_says_what_to_expect(path):
     assert command in parts["Command"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=stem)
 def test_no_number_stands_twice(path):
     below = {}
     for base in bases_of(path):
@@ -89,7 +63,7 @@ def test_no_number_stands_twice(path):
 
 
 def test_every_base_is_used_and_is_no_experiment():
-    used = {base for path in FILES for base in bases_of(path)}
+    used = {base for path in EXPERIMENTS for base in bases_of(path)}
     assert used == {FOLDER / "quickstart.yaml", *BASES}
     for base in BASES:
         assert not {"base", "name", "question"} & set(read(base))
@@ -150,6 +124,6 @@ def test_the_recipes_are_the_published_ones(golden, name, published):
     assert [str(m) for m in experiment.optim.milestones] == [f"{e} epochs" for e in training["epoch_milestones"]]
 
 
-def test_the_readme_lists_every_experiment():
+def test_the_readme_lists_every_experiment_and_sweep():
     text = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
-    assert {path.name for path in FILES} <= set(re.findall(r"`(\w+\.yaml)`", text))
+    assert {path.name for path in (*EXPERIMENTS, *SWEEPS)} <= set(re.findall(r"`(\w+\.yaml)`", text))

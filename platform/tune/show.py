@@ -1,0 +1,79 @@
+"""What `hdam tune` says: the plan of a dry run, and the report of a sweep."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from hdam.platform.reports import plain_table
+from hdam.platform.tracking import ui_command
+from hdam.platform.tune.cost import Cost
+from hdam.platform.tune.plan import SweepPlan
+from hdam.platform.tune.points import search_space
+from hdam.platform.tune.report import MARKDOWN_NAME, SweepReport, cells, rounded
+
+
+def show_plan(plan: SweepPlan, cost: Cost, console: Console) -> None:
+    """Trials, shared stages and the estimated cost."""
+    sweep, searched = plan.loaded.sweep, tuple(search_space(plan.loaded))
+    table = plain_table("Trial", *short_names(searched), "Seed", "Stages", right=("Trial", "Seed"))
+    if not plan.is_learning:
+        for number, trial in enumerate(plan.trials, start=1):
+            settings = [rounded(trial.settings[name]) for name in searched]
+            stages = ", ".join(stage.name for stage in trial.stages)
+            table.add_row(*map(Text, (str(number), *settings, str(trial.seed), stages)))
+        console.print(table)
+    how = f"{sweep.algorithm} search" + (f", {sweep.scheduler}" if sweep.scheduler != "none" else "")
+    learns = "; which ones, depends on what is found" if plan.is_learning else ""
+    _say(console, f"{plan.num_trials} trials by {how}, {sweep.concurrency} at a time{learns}")
+    for shared in plan.shared:
+        names = ", ".join(stage.name for stage in shared.stages)
+        _say(console, f"Done before the trials, which share them: {names}")
+    if not plan.shared:
+        _say(console, "No stage is shared")
+    _show_cost(cost, console)
+
+
+def show_sweep(report: SweepReport, console: Console) -> None:
+    """What was found, and where it is."""
+    columns = ("Trials", "Ended", report.sweep.metric, "±", "Lowest … highest")
+    names = short_names(report.searched)
+    table = plain_table(
+        *names, *columns, right=(report.sweep.metric, "±"), whole=(*names, "Trials", "Lowest … highest")
+    )
+    for row in report.rows:
+        settings = [rounded(row.settings[name]) for name in report.searched]
+        table.add_row(*map(Text, (*settings, *cells(row))))
+    console.print(table)
+    for trial in report.trials:
+        if trial.reason:
+            _say(console, f"Trial {trial.number} {trial.status}: {trial.reason}", style="yellow")
+    known = "was finished before" if report.was_known else f"took {report.seconds / 60:.1f} min"
+    _say(console, f"The sweep {known}; the report is {report.folder / MARKDOWN_NAME}")
+    if report.best is None:
+        _say(console, f"No finished trial has {report.sweep.metric}, so that no model is registered")
+    else:
+        _say(console, f"Best: trial {report.best.number}, model {report.model_uri}, alias candidate")
+    _say(console, f"  {ui_command()}")
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The last parts of dotted names, where they tell them apart."""
+    short = [name.rpartition(".")[2] for name in names]
+    return [last if short.count(last) == 1 else name for name, last in zip(names, short, strict=True)]
+
+
+def _show_cost(cost: Cost, console: Console) -> None:
+    if cost.measured_in:
+        minutes, shared = (cost.shared_seconds + cost.trials_seconds) / 60, cost.shared_seconds / 60
+        where = ", ".join(folder.name for folder in cost.measured_in)
+        _say(console, f"Trainings: about {minutes:.1f} min, {shared:.1f} of them shared; by the pairs/s of {where}")
+    if cost.unknown:
+        kinds = ", ".join(cost.unknown)
+        _say(console, f"No measurement: nothing of this kind and size was trained here yet: {kinds}")
+    if not cost.measured_in and not cost.unknown:
+        _say(console, "All trainings are done already")
+
+
+def _say(console: Console, line: str, *, style: str = "") -> None:
+    console.print(Text(line, style=style), soft_wrap=True)

@@ -1,0 +1,121 @@
+"""Ray Tune with the settings that a sweep needs."""
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, PopulationBasedTraining, TrialScheduler
+from ray.tune.search import BasicVariantGenerator
+
+from hdam.experiments.sweep import Range, Sweep
+from hdam.platform import tracking
+from hdam.platform.tune.plan import SweepPlan
+from hdam.platform.tune.records import TrialRecord
+from hdam.platform.tune.trainable import NAME, Trial
+from hdam.platform.tune.watch import Queue, QueueSearch, Watch
+
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has it all
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # one line says why a trial failed
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+OUR_VARIABLES = ("HDAM_", "MLFLOW_")
+HEAD = "node:__internal_head__"
+"""A resource of which there is one in all: trials take none of the CPUs, which are their workers'."""
+TOKEN = 1e-3
+LENT = 0.9
+"""As much of it as members of a population may take together; Ray Train and Ray Data need some for themselves."""
+REDUCTION = 3
+"""ASHA lets the best third go on."""
+NEVER = 10**9
+"""A step that no training comes to: trials end by themselves."""
+
+MakeConfig = Callable[[TrialRecord], dict[str, Any]]
+
+
+def make_tuner(plan: SweepPlan, queue: Queue, watch: Watch, *, make_config: MakeConfig, folder: Path) -> tune.Tuner:
+    """The trials of `queue`, as `make_config` describes them, under the eyes of `watch`."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", message="Consider boosting PBT performance")  # by what would cut members off
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the record says which trials failed, and why
+    sweep = plan.loaded.sweep
+    is_population = sweep.scheduler == "pbt"
+    # Tune has no other way to bound how many members of a population are at work than what they take of the cluster.
+    token = math.floor(1e4 * LENT / sweep.concurrency) / 1e4 if is_population else TOKEN
+    members = _members(queue, make_config) if is_population else []
+    return tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(Trial, environment=_environment()), tune.PlacementGroupFactory([{HEAD: token}])
+        ),
+        param_space={name: tune.choice([value]) for name, value in (members[0] if members else {}).items()},
+        tune_config=tune.TuneConfig(
+            # A population has to begin as a whole: Tune takes it from no search that proposes one after the other.
+            search_alg=BasicVariantGenerator(members) if is_population else QueueSearch(queue, make_config),
+            scheduler=_scheduler(sweep, steps=plan.steps),
+            num_samples=len(members) if is_population else queue.num_left,
+            max_concurrent_trials=None if is_population else sweep.concurrency,
+            reuse_actors=not is_population,  # a paused member has to take its leave; others are known to have done so
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            callbacks=[watch],
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
+
+
+def _environment() -> dict[str, str]:
+    """Where results and tracking are. It goes through memory alone, for there may be passwords in it."""
+    ours = {name: value for name, value in os.environ.items() if name.startswith(OUR_VARIABLES)}
+    return ours | {"HDAM_RESULTS": str(tracking.results_dir())}
+
+
+def _name(trial: Any) -> str:
+    return str(trial.config[NAME])
+
+
+def _scheduler(sweep: Sweep, *, steps: int) -> TrialScheduler | None:
+    grace = max(1, round(sweep.grace * steps))
+    watched: Mapping[str, Any] = {"time_attr": "step", "metric": sweep.watched, "mode": sweep.mode}
+    if sweep.scheduler == "asha":
+        return AsyncHyperBandScheduler(**watched, grace_period=grace, max_t=NEVER, reduction_factor=REDUCTION)
+    if sweep.scheduler == "median":
+        return MedianStoppingRule(**watched, grace_period=grace, min_samples_required=2)
+    if sweep.scheduler == "pbt":
+        mutations = {name: _mutation(values) for name, values in sweep.search.items()}
+        return PopulationBasedTraining(
+            **watched, perturbation_interval=grace, hyperparam_mutations=mutations, require_attrs=False
+        )
+    return None
+
+
+def _mutation(values: Range) -> Any:
+    if values.values is not None:
+        return list(values.values)
+    if values.integer is not None:
+        low, high = values.integer
+        return tune.randint(low, high + 1)
+    if values.loguniform is not None:
+        return tune.loguniform(*values.loguniform)
+    assert values.uniform is not None, "a range has one of its keys"
+    return tune.uniform(*values.uniform)
+
+
+def _members(queue: Queue, make_config: MakeConfig) -> list[dict[str, Any]]:
+    """The configurations of all trials; the settings that Tune may change lie beside the rest."""
+    configs = []
+    while (trial := queue.next()) is not None:
+        configs.append({**make_config(trial), **trial.settings})
+    return configs
