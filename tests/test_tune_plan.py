@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, PopulationBasedTraining
 from small_sweep import STEPS, small_sweep, write_sweep
 from typer.testing import CliRunner
 
@@ -19,9 +20,11 @@ from hdam.platform.tune.points import Told, point_at
 from hdam.platform.tune.records import Ledger, TrialRecord
 from hdam.platform.tune.report import best_trial, rows_of
 from hdam.platform.tune.sweep import tune
+from hdam.platform.tune.tuner import make_scheduler
 from hdam.platform.tune.watch import Queue, told_of
 
-INTERMEDIATE, DELTA, EPSILON = "model.anchors.num_intermediate", "losses.delta", "screen.epsilon"
+INTERMEDIATE, MOTION = "model.anchors.num_intermediate", "model.anchors.num_motion"
+DELTA, EPSILON, LR = "losses.delta", "screen.epsilon", "optim.lr"
 SEARCH = {INTERMEDIATE: {"grid": [1, 2]}, DELTA: {"grid": [0.3]}, EPSILON: {"grid": [0.3, 100.0]}}
 ANY = {"algorithm": "optuna", "num_trials": 5}
 
@@ -47,6 +50,13 @@ def test_every_seed_has_a_dam_of_its_own(dataset, tmp_path):
 
 def test_what_depends_on_the_search_is_not_shared(dataset, tmp_path):
     assert not plan_sweep(small_sweep(tmp_path, dataset, search={"optim.lr": {"grid": [1e-3, 1e-4]}})).shared
+
+
+def test_members_of_a_population_share_what_comes_before_the_model(dataset, tmp_path):
+    search = {"losses.orthogonal": {"choice": [1.0]}}
+    population = {"search": search, "algorithm": "random", "num_trials": 2, "scheduler": "pbt"}
+    plan = plan_sweep(small_sweep(tmp_path, dataset, **population))
+    assert [kind for kind, _ in kinds_shared(plan)] == ["dam", "screen"]
 
 
 def test_a_search_that_learns_shares_what_no_point_changes(dataset, tmp_path):
@@ -210,6 +220,37 @@ def test_a_queue_goes_on_with_what_has_not_ended(dataset, tmp_path):
     closed = Queue(plan, Ledger(tmp_path))
     closed.is_closed = True
     assert closed.next() is None
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "kind"),
+    [
+        ("none", None),
+        ("asha", AsyncHyperBandScheduler),
+        ("median", MedianStoppingRule),
+        ("pbt", PopulationBasedTraining),
+    ],
+)
+def test_a_scheduler_watches_what_the_sweep_says(dataset, tmp_path, scheduler, kind):
+    search = {LR: {"loguniform": [1e-5, 1e-2]}, DELTA: {"uniform": [0.1, 0.5]}, MOTION: {"int": [3, 5]}}
+    sweep = small_sweep(tmp_path, dataset, search=search, scheduler=scheduler, algorithm="random", num_trials=2).sweep
+    made = make_scheduler(sweep, steps=100)
+    assert made is None if kind is None else type(made) is kind and made.metric == "held_out/ratio"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["puppets64.yaml"], "is an experiment, not a sweep: hdam train takes it"),
+        (["search_structure.yaml", "--dry-run", "--restore"], "give one of them"),
+        (["search_structure.yaml", "--dry-run"], "no dataset given; set data.path"),
+        (["search_structure.yaml", "--set", "optim.lrr=1"], "the nearest known key is 'optim.lr'"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(results, arguments, told):
+    done = CliRunner().invoke(app, ["tune", *arguments])
+    assert done.exit_code == 2
+    assert told in " ".join(done.stderr.split())
 
 
 def test_a_broken_record_is_named(tmp_path):

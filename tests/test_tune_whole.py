@@ -104,7 +104,7 @@ class Driver:
 
 def test_every_trial_is_accounted_for_after_ctrl_c_and_a_kill(dataset, ray_session, results, tmp_path):
     search = {DELTA: {"grid": [0.1, 0.2, 0.3]}}
-    path = write_sweep(tmp_path, dataset, search=search, changes={**LONG, "optim.duration": "400 steps"})
+    path = write_sweep(tmp_path, dataset, search=search, changes=LONG)
     driver = Driver(path)
     driver.wait_for(results, 1)
     said = driver.end(signal.SIGINT)
@@ -141,10 +141,17 @@ def folders_of_running(results):
     return running
 
 
-def test_optuna_learns_and_is_extended(dataset, ray_session, results, tmp_path):
+def test_optuna_learns_two_at_a_time_and_is_extended(dataset, ray_session, results, tmp_path):
     search = {LR: {"loguniform": [1e-5, 1e-2]}, DELTA: {"choice": [0.1, 0.3]}}
     sweep = small_sweep(
-        tmp_path, dataset, search=search, algorithm="optuna", num_trials=2, changes={"procedure": "scratch"}
+        tmp_path,
+        dataset,
+        search=search,
+        algorithm="optuna",
+        num_trials=2,
+        concurrency=2,
+        resources={"cpus_per_worker": 0.25, "data_cpus": 0.5},
+        changes={"procedure": "scratch"},
     )
     first = tune(sweep)
     assert [trial.status for trial in first.trials] == ["finished"] * 2
@@ -162,11 +169,12 @@ def test_a_population_takes_over_weights_and_settings(dataset, ray_session, resu
     good, hopeless = report.trials
     assert (good.status, hopeless.status) == ("finished", "finished")
     assert hopeless.changes and hopeless.settings[LR] > 1e-4, "it has the other one's, more or less"
-    step, _ = hopeless.changes[0]
-    before = [value for at, value in hopeless.history if at <= step]
-    after = [value for at, value in hopeless.history if at > step]
-    assert min(before) > 2 > max(after), "and its weights"
+    until = [step for step, _ in hopeless.history].index(hopeless.changes[0][0]) + 1
+    values = [value for _, value in hopeless.history]
+    assert min(values[:until]) > 2 > max(values[until:]), "and its weights"
     assert len(folders(results, "hdam")) == 2
     check_accounted(report)
+    tags = children_of(report.mlflow_run_id)["trial-002"].data.tags
+    assert tags[f"setting.{LR}"] == str(hopeless.settings[LR]) and tags["setting.changes"] == str(hopeless.changes)
     with pytest.raises(InputError, match="changes the settings under"):
         small_sweep(tmp_path, dataset, search=search, scheduler="pbt", algorithm="optuna", num_trials=2)

@@ -9,6 +9,7 @@ from hdam.experiments.experiment import ResourceConfig
 from hdam.experiments.sweep_loading import LoadedSweep
 from hdam.pipelines.errors import InputError
 from hdam.platform.cluster import check_machine, machine_has
+from hdam.platform.datasets import open_dataset
 from hdam.platform.prepared import Prepared, prepare_training
 from hdam.platform.publishing import SCORES
 from hdam.platform.stages import Stage, digest, plan_stages, related_settings, with_absolute_paths
@@ -118,8 +119,6 @@ def _planned(loaded: LoadedSweep, points: Sequence[Point]) -> Iterator[PlannedTr
 
 
 def _stages(loaded: LoadedSweep, point: Point, seed: int) -> tuple[Stage, ...]:
-    from hdam.platform.datasets import open_dataset
-
     try:
         experiment = loaded.experiment(point, seed=seed)
     except InputError as error:
@@ -135,10 +134,17 @@ def _shared(loaded: LoadedSweep, trials: Sequence[PlannedTrial]) -> Iterator[Sha
     for trial in trials:
         # Of a search that learns, not even its own samples will be tried: what depends on the point is left to it.
         least = needed[loaded.name_of(trial.settings), trial.seed] if is_learning(loaded) else 2
-        prefix = tuple(takewhile(lambda stage, least=least: counts[stage.name] >= least, trial.stages))  # type: ignore[misc]
+        stages = _before_model(trial.stages) if loaded.sweep.scheduler == "pbt" else trial.stages
+        prefix = tuple(takewhile(lambda stage, least=least: counts[stage.name] >= least, stages))  # type: ignore[misc]
         if {stage.name for stage in prefix} - done:
             yield Shared(trial=trial, stages=prefix)
             done |= {stage.name for stage in prefix}
+
+
+def _before_model(stages: Sequence[Stage]) -> Sequence[Stage]:
+    """Without the training that makes the model, which every member of a population has for itself."""
+    trainings = [index for index, stage in enumerate(stages) if stage.is_training]
+    return stages[: trainings[-1]]
 
 
 def _check_metric(loaded: LoadedSweep, prepared: Prepared) -> None:

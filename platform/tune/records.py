@@ -3,6 +3,7 @@
 results/sweeps/NAME-KEY/
   sweep.json                status, MLflow run, and all trials
   trial-001/run.json        a trial's MLflow run and the folders of its stages, as of any run of an experiment
+  trial-001/task.json       what the trial is told
   trials.csv, report.md     the report
   tune/                     what Ray Tune keeps while it runs; nothing is read from there
 """

@@ -1,15 +1,17 @@
 """MLflow's word for every trial, set at last by the sweep's driver: a trial may be killed before it has said it."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hdam.experiments.experiment import Experiment
 from hdam.platform import tracking
-from hdam.platform.runs import RunRecord, read_record
-from hdam.platform.tracked_run import Status, end_run, run_status, set_tags, start_run
+from hdam.platform.runs import STAGES_DIR, RunRecord, StageRecord, read_record
+from hdam.platform.tracked_run import Status, end_run, run_status, set_tags, settle_run, start_run
 from hdam.platform.tune.plan import SweepPlan
 from hdam.platform.tune.records import Ledger, TrialRecord, TrialStatus
 from hdam.platform.tune.trial import TrialTask
+from hdam.platform.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +31,7 @@ def settle_trials(
 ) -> None:
     """Say in record and MLflow how every trial that was begun has ended, or that it was interrupted."""
     for trial in ledger.trials:
-        run_id = read_record(ledger.folder_of(trial), RunRecord).mlflow_run_id
+        run_id, _ = _run_of(ledger, trial)
         if trial.status == "running":
             trial = ledger.change_trial(trial.number, status="interrupted")
         if trial.status not in STATUSES:
@@ -39,8 +41,56 @@ def settle_trials(
                 run_id = _start(plan, task_of(trial), client=client)
             if run_status(client, run_id) != STATUSES[trial.status]:
                 end_run(client, run_id, STATUSES[trial.status])
-            set_tags(client, run_id, {STATUS_TAG: trial.status, REASON_TAG: trial.reason})
+            set_tags(client, run_id, {STATUS_TAG: trial.status, REASON_TAG: trial.reason, **setting_tags(trial)})
         ledger.change_trial(trial.number, mlflow_run_id=run_id)
+        for stage_run, folder in runs_of_stages(ledger, trial):
+            settle_run(stage_run, folder, STATUSES[trial.status])
+
+
+class Guard:
+    """Has the sweep's watchdog watch over the runs of the trials that are at work.
+
+    Their own would not outlive them: Ray kills what the processes of its actors have started.
+    """
+
+    def __init__(self, ledger: Ledger, watchdog: Watchdog) -> None:
+        self._ledger = ledger
+        self._watchdog = watchdog
+        self._watched: set[str] = set()
+
+    def look(self) -> None:
+        """Watch the runs that were begun since the last time."""
+        for trial in self._ledger.trials:
+            if trial.status != "running":
+                continue
+            for run_id, folder in [_run_of(self._ledger, trial), *runs_of_stages(self._ledger, trial)]:
+                if run_id and run_id not in self._watched:
+                    self._watchdog.watch(run_id, folder)
+                    self._watched.add(run_id)
+
+    def release(self) -> None:
+        """All are settled."""
+        for run_id in self._watched:
+            self._watchdog.unwatch(run_id)
+
+
+def runs_of_stages(ledger: Ledger, trial: TrialRecord) -> list[tuple[str, Path]]:
+    """MLflow runs, and folders, of the stages that the trial has begun itself."""
+    record = read_record(ledger.folder_of(trial), RunRecord)
+    folders = [tracking.results_dir() / STAGES_DIR / name for name in record.stages.values()]
+    stages = [(read_record(folder, StageRecord), folder) for folder in folders]
+    return [(stage.mlflow_run_id, folder) for stage, folder in stages if stage.parent_run_id == record.mlflow_run_id]
+
+
+def _run_of(ledger: Ledger, trial: TrialRecord) -> tuple[str, Path]:
+    folder = ledger.folder_of(trial)
+    return read_record(folder, RunRecord).mlflow_run_id, folder
+
+
+def setting_tags(trial: TrialRecord) -> dict[str, str]:
+    """What is searched, as it is now; and where it was changed on the way, when and to what."""
+    settings = {f"setting.{name}": str(value) for name, value in trial.settings.items()}
+    return settings | ({"setting.changes": str(trial.changes)} if trial.changes else {})
 
 
 def _start(plan: SweepPlan, task: TrialTask, *, client: "MlflowClient") -> str:

@@ -26,7 +26,7 @@ from hdam.platform.tune.plan import SweepPlan, plan_sweep
 from hdam.platform.tune.records import ENDED, SWEEPS_DIR, Ledger, TrialRecord, count_statuses
 from hdam.platform.tune.report import SweepReport, make_report
 from hdam.platform.tune.shared import finish_shared
-from hdam.platform.tune.statuses import settle_trials
+from hdam.platform.tune.statuses import Guard, setting_tags, settle_trials
 from hdam.platform.tune.trainable import config_of
 from hdam.platform.tune.trial import TrialTask
 from hdam.platform.tune.tuner import make_tuner
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("hdam")
 
-POLL_SECONDS = 0.3
+POLL_SECONDS = 0.5
 SECONDS_TO_STOP = 150.0
 
 
@@ -92,10 +92,12 @@ class _Sweep:
         run_id = ledger.record.mlflow_run_id
         with ending(self._client, self._watchdog, run_id, ledger.folder, note=lambda _, __: None):
             finish_shared(plan, client=self._client, watchdog=self._watchdog, run_id=run_id)
+            guard = Guard(ledger, self._watchdog)
             try:
-                self._do_trials()
+                self._do_trials(guard)
             finally:
                 settle_trials(plan, ledger, client=self._client, task_of=self._task)
+                guard.release()
             LOG.info("all trials have ended: %s", count_statuses(ledger.trials))
             if not any(trial.status == "finished" for trial in ledger.trials):
                 reasons = [f"trial {trial.number}: {trial.reason}" for trial in ledger.trials if trial.reason]
@@ -122,7 +124,7 @@ class _Sweep:
 
         ledger.change(mlflow_run_id=tracking.patiently(client, start))
 
-    def _do_trials(self) -> None:
+    def _do_trials(self, guard: Guard) -> None:
         queue = Queue(self._plan, self._ledger)
         if not queue.num_left:
             return
@@ -131,7 +133,7 @@ class _Sweep:
         tuner = make_tuner(
             self._plan, queue, watch, make_config=lambda trial: config_of(self._task(trial)), folder=folder
         )
-        _follow(in_background(tuner.fit), stop=lambda: self._stop(queue, watch))
+        _follow(in_background(tuner.fit), look=guard.look, stop=lambda: self._stop(queue, watch))
 
     def _stop(self, queue: Queue, watch: Watch) -> None:
         LOG.warning("stopping all trials, with checkpoints; Ctrl-C once more stops at once")
@@ -144,22 +146,22 @@ class _Sweep:
         experiment = self._plan.loaded.experiment(trial.settings, seed=trial.seed)
         folder = self._ledger.folder_of(trial)
         folder.mkdir(parents=True, exist_ok=True)
-        settings = {f"setting.{name}": str(value) for name, value in trial.settings.items()}
         return TrialTask(
             number=trial.number,
             experiment=experiment.settings(),
             folder=str(folder),
             parent_run_id=self._ledger.record.mlflow_run_id,
-            tags={"sweep": self._plan.name, "trial": str(trial.number), "seed": str(trial.seed), **settings},
+            tags={"sweep": self._plan.name, "trial": str(trial.number), "seed": str(trial.seed), **setting_tags(trial)},
             population=self._plan.name if sweep.scheduler == "pbt" else "",
         )
 
 
-def _follow(outcome: "Future[object]", *, stop: Callable[[], None]) -> None:
+def _follow(outcome: "Future[object]", *, look: Callable[[], None], stop: Callable[[], None]) -> None:
     """Wait for Tune, which works in a thread: this one hears Ctrl-C, which Tune would take for itself."""
     try:
         while not outcome.done():
             wait([outcome], timeout=POLL_SECONDS)
+            look()
     except (KeyboardInterrupt, SystemExit):
         stop()
         wait([outcome], timeout=SECONDS_TO_STOP)

@@ -58,7 +58,7 @@ def make_tuner(plan: SweepPlan, queue: Queue, watch: Watch, *, make_config: Make
         tune_config=tune.TuneConfig(
             # A population has to begin as a whole: Tune takes it from no search that proposes one after the other.
             search_alg=BasicVariantGenerator(members) if is_population else QueueSearch(queue, make_config),
-            scheduler=_scheduler(sweep, steps=plan.steps),
+            scheduler=make_scheduler(sweep, steps=plan.steps),
             num_samples=len(members) if is_population else queue.num_left,
             max_concurrent_trials=None if is_population else sweep.concurrency,
             reuse_actors=not is_population,  # a paused member has to take its leave; others are known to have done so
@@ -86,7 +86,8 @@ def _name(trial: Any) -> str:
     return str(trial.config[NAME])
 
 
-def _scheduler(sweep: Sweep, *, steps: int) -> TrialScheduler | None:
+def make_scheduler(sweep: Sweep, *, steps: int) -> TrialScheduler | None:
+    """Of a training of so many steps; None where every trial goes on to its end."""
     grace = max(1, round(sweep.grace * steps))
     watched: Mapping[str, Any] = {"time_attr": "step", "metric": sweep.watched, "mode": sweep.mode}
     if sweep.scheduler == "asha":

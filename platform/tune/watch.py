@@ -114,12 +114,13 @@ class Watch(_Unpickled, Callback):
         self._plan = plan
         self._ledger = ledger
         self._queue = queue
-        self._begun: dict[int, float] = {}
+        self._counted: dict[int, float] = {}
+        """Until when the time of a trial is in its record."""
 
     def on_trial_start(self, *_: Any, **told: Any) -> None:
         """It begins, or goes on."""
         number, settings = _number(told["trial"]), changes_in(told["trial"].config)
-        self._begun[number] = time.monotonic()
+        self._counted[number] = time.monotonic()
         self._note_changes(number, settings)
         record = self._ledger.change_trial(number, status="running", reason="")
         LOG.info("trial %d of %d: %s", number, self._plan.num_trials, describe_settings(record))
@@ -128,14 +129,15 @@ class Watch(_Unpickled, Callback):
         """It has told its figures."""
         trial, result = told["trial"], told["result"]
         number, watched = _number(trial), self._plan.loaded.sweep.watched
-        self._note_changes(number, changes_in(trial.config))
         metrics = {name: value for name, value in result.items() if "/" in name and isinstance(value, float)}
         known = self._ledger.trial(number)
         history = known.history
         if watched in metrics and OUTCOME not in result:
             history = [*history, (int(result["step"]), metrics[watched])]
             LOG.info("trial %d: %s %.4g at step %d", number, watched, metrics[watched], result["step"])
-        self._ledger.change_trial(number, metrics={**known.metrics, **metrics}, history=history)
+        metrics = {**known.metrics, **metrics}
+        self._ledger.change_trial(number, metrics=metrics, history=history, seconds=self._seconds(number))
+        self._note_changes(number, changes_in(trial.config))
 
     def on_trial_complete(self, *_: Any, **told: Any) -> None:
         """It is finished, or Tune's scheduler stops it; then it is waited for, since Tune would cut it off."""
@@ -167,8 +169,13 @@ class Watch(_Unpickled, Callback):
             time.sleep(POLL_SECONDS)
 
     def _end(self, number: int, **changes: Any) -> TrialRecord:
-        seconds = self._ledger.trial(number).seconds + time.monotonic() - self._begun.get(number, time.monotonic())
-        return self._ledger.change_trial(number, seconds=seconds, **changes)
+        return self._ledger.change_trial(number, seconds=self._seconds(number), **changes)
+
+    def _seconds(self, number: int) -> float:
+        """Of work until now; a member of a population that rests does not work."""
+        now = time.monotonic()
+        since, self._counted[number] = self._counted.get(number, now), now
+        return self._ledger.trial(number).seconds + now - since
 
     def _reason(self, number: int) -> str:
         step, value = (self._ledger.trial(number).history or [(0, float("nan"))])[-1]
