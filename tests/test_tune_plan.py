@@ -1,6 +1,7 @@
 """What a sweep is going to do: its trials, the stages that they share, what fits and what it costs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,8 @@ def test_a_dry_run_says_what_would_be_done(dataset, results, tmp_path):
     path = write_sweep(tmp_path, dataset, search=SEARCH)
     said = dry_run(path)
     assert "4 trials by grid search, 1 at a time" in said
-    assert said.count("Done before the trials, which share them: dam-") == 2
+    shared = re.search(r"Done before the trials, which share them: (.*) No measurement", said)[1]
+    assert re.fullmatch(r"dam-\w+, screen-\w+, screen-\w+", shared)
     assert "No measurement: nothing of this kind and size was trained here yet: dam, hdam" in said
     assert not results.exists()
     assert "3 trials by grid search" in dry_run(path, "--trials", "3")
@@ -157,6 +159,7 @@ def test_the_cost_is_that_of_what_is_left_by_the_speed_that_was_measured(dataset
     dam = plan.shared[0].stages[0]
     write_record_of_finished(results, dam)
     assert estimate(plan).shared_seconds == 0
+    assert f"{dam.name} (known), screen-" in dry_run(path)
 
 
 def write_record_of_finished(results, stage):

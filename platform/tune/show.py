@@ -11,6 +11,7 @@ from hdam.platform.tune.cost import Cost
 from hdam.platform.tune.plan import SweepPlan
 from hdam.platform.tune.points import search_space
 from hdam.platform.tune.report import MARKDOWN_NAME, SweepReport, cells, rounded
+from hdam.platform.tune.shared import is_finished
 
 
 def show_plan(plan: SweepPlan, cost: Cost, console: Console) -> None:
@@ -20,17 +21,15 @@ def show_plan(plan: SweepPlan, cost: Cost, console: Console) -> None:
     if not plan.is_learning:
         for number, trial in enumerate(plan.trials, start=1):
             settings = [rounded(trial.settings[name]) for name in searched]
-            stages = ", ".join(stage.name for stage in trial.stages)
+            stages = "\n".join(stage.name for stage in trial.stages)
             table.add_row(*map(Text, (str(number), *settings, str(trial.seed), stages)))
         console.print(table)
     how = f"{sweep.algorithm} search" + (f", {sweep.scheduler}" if sweep.scheduler != "none" else "")
     learns = "; which ones, depends on what is found" if plan.is_learning else ""
     _say(console, f"{plan.num_trials} trials by {how}, {sweep.concurrency} at a time{learns}")
-    for shared in plan.shared:
-        names = ", ".join(stage.name for stage in shared.stages)
-        _say(console, f"Done before the trials, which share them: {names}")
-    if not plan.shared:
-        _say(console, "No stage is shared")
+    shared = {stage.name: stage for each in plan.shared for stage in each.stages}
+    names = [f"{name} (known)" if is_finished(stage) else name for name, stage in shared.items()]
+    _say(console, f"Done before the trials, which share them: {', '.join(names)}" if names else "No stage is shared")
     _show_cost(cost, console)
 
 
