@@ -38,7 +38,7 @@ def show_sweep(report: SweepReport, console: Console) -> None:
     columns = ("Trials", "Ended", report.sweep.metric, "±", "Lowest … highest")
     names = short_names(report.searched)
     table = plain_table(
-        *names, *columns, right=(report.sweep.metric, "±"), whole=(*names, "Trials", "Lowest … highest")
+        *names, *columns, right=(report.sweep.metric, "±"), whole=(*names, "Trials", "Ended", "Lowest … highest")
     )
     for row in report.rows:
         settings = [rounded(row.settings[name]) for name in report.searched]
