@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 READY := .venv/.ready
 ROOMS := platform models pipelines experiments
 
-.PHONY: setup quickstart detectors test test-faults check typing wheel-test clean
+.PHONY: setup quickstart detectors test test-faults test-sweeps check typing wheel-test clean
 
 setup: $(READY)
 
@@ -27,11 +27,15 @@ detectors: $(READY)
 	$(BIN)/hdam detectors get body
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not faults"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not faults and not sweeps"
 
 # Killed processes, signals, full disks, truncated files and stopped servers in the middle of whole trainings.
 test-faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m faults
+
+# Whole sweeps: early stopping, searches that learn, killed drivers; a quarter of an hour on two cores.
+test-sweeps: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m sweeps
 
 check: $(READY) typing
 	$(BIN)/ruff format --check .

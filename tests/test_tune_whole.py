@@ -20,7 +20,7 @@ from hdam.platform.tune.plan import plan_sweep
 from hdam.platform.tune.records import Ledger
 from hdam.platform.tune.sweep import tune
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.sweeps, pytest.mark.timeout(1200)]
 
 DELTA, LR = "losses.delta", "optim.lr"
 LONG = {
