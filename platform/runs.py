@@ -90,10 +90,15 @@ def write_record(folder: Path, record: RunRecord | StageRecord) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write as `write_text` does."""
+    write_text(path, json.dumps(content, indent=2))
+
+
+def write_text(path: Path, text: str) -> None:
     """Write under a temporary name, then rename. Raises InputError where the disk does not take it."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         raise InputError(

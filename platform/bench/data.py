@@ -4,7 +4,6 @@ Every contender lives in a process of its own, so that neither its memory nor it
 Streams are measured from their opening to their end: every pair that is made is also counted.
 """
 
-import json
 import multiprocessing
 import os
 import platform
@@ -28,6 +27,7 @@ from hdam.platform.bench.cost import measured
 from hdam.platform.doctor import usable_cpus
 from hdam.platform.memory import keep_freed_memory
 from hdam.platform.reports import counting
+from hdam.platform.runs import write_json
 
 SHORT = 8
 """A long stream has so many times the pairs of a short one."""
@@ -226,8 +226,6 @@ def _run_stream(batches: Iterator[Any], size: int) -> dict[str, Any]:
 
 
 def save_report(report: Mapping[str, Any], path: Path) -> None:
-    """Write `report` as JSON, through a temporary name."""
+    """Write `report` as JSON. Raises InputError where the disk does not take it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, report)

@@ -31,9 +31,7 @@ class Entrant(NamedTuple):
 
     def version_of(self, metric: Metric) -> str:
         """Name and version of what the metric looked through; empty where it needs nothing."""
-        if metric.instrument is None:
-            return ""
-        return self.record.instruments.get(metric.instrument, self.record.instruments.get(metric.name, ""))
+        return self.record.instruments.get(metric.name, "")
 
     def measured(self, protocol: Protocol) -> list[str]:
         """Names of the metrics that were measured, in the order of the tables."""

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from hdam.pipelines.errors import InputError
 from hdam.platform.evaluation.metrics import METRICS, Metric
 from hdam.platform.evaluation.results import EvaluationRecord, Mean
 from hdam.platform.reports import plain_table
+from hdam.platform.runs import write_text
 
 TABLE_NAMES = ("table.md", "table.csv")
 HEADINGS = {
@@ -35,13 +35,7 @@ class Row(NamedTuple):
 def write_tables(folder: Path, record: EvaluationRecord) -> None:
     """Write `table.md` and `table.csv`. Raises InputError where the disk does not take them."""
     for name, text in zip(TABLE_NAMES, (markdown(record), comma_separated(record)), strict=True):
-        path = folder / name
-        partial = path.with_name(f".{name}.partial")
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            raise InputError(f"{path} cannot be written ({error.strerror}); the same command goes on") from error
+        write_text(folder / name, text)
 
 
 def markdown(record: EvaluationRecord) -> str:

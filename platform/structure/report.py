@@ -16,7 +16,7 @@ from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import load_manifest
 from hdam.platform.model_folder import LoadedModel
 from hdam.platform.reports import plain_table
-from hdam.platform.runs import write_json
+from hdam.platform.runs import write_json, write_text
 from hdam.platform.structure.score import LOOK_TIMES, ScoreSettings, StructureScore
 
 BENCHMARK = "hdam structure score, version 1"
@@ -83,9 +83,7 @@ def save_table(content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], pa
     table.writeheader()
     table.writerows(rows)
     target = path.with_suffix(".csv")
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_text(text.getvalue(), encoding="utf-8")
-    partial.replace(target)
+    write_text(target, text.getvalue())
     return path, target
 
 

@@ -5,6 +5,7 @@ returns is kept with the sweep's MLflow run.
 """
 
 import csv
+import io
 import math
 import statistics
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hdam.experiments.sweep import Sweep
+from hdam.platform.runs import write_text
 from hdam.platform.tune.plan import SweepPlan
 from hdam.platform.tune.points import search_space
 from hdam.platform.tune.records import Ledger, TrialRecord, count_statuses
@@ -110,11 +112,12 @@ def write_report(plan: SweepPlan, ledger: Ledger) -> list[Path]:
     """The report as files in the sweep's folder."""
     table, text = ledger.folder / CSV_NAME, ledger.folder / MARKDOWN_NAME
     columns = columns_of(plan, ledger.trials)
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-    text.write_text("\n".join(_markdown(make_report(plan, ledger))) + "\n", encoding="utf-8")
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    write_text(table, rows.getvalue())
+    write_text(text, "\n".join(_markdown(make_report(plan, ledger))) + "\n")
     return [table, text]
 
 
