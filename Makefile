@@ -33,7 +33,7 @@ test: $(READY)
 test-faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m faults
 
-# Whole sweeps: early stopping, searches that learn, killed drivers; a quarter of an hour on two cores.
+# Whole sweeps: early stopping, searches that learn, killed drivers; half an hour on two busy cores.
 test-sweeps: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m sweeps
 
