@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 READY := .venv/.ready
 ROOMS := platform models pipelines experiments
 
-.PHONY: setup quickstart detectors test test-faults test-sweeps check typing wheel-test clean
+.PHONY: setup quickstart detectors test test-faults test-sweeps test-cluster check typing wheel-test clean
 
 setup: $(READY)
 
@@ -27,7 +27,7 @@ detectors: $(READY)
 	$(BIN)/hdam detectors get body
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not faults and not sweeps"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not faults and not sweeps and not cluster"
 
 # Killed processes, signals, full disks, truncated files and stopped servers in the middle of whole trainings.
 test-faults: $(READY)
@@ -36,6 +36,10 @@ test-faults: $(READY)
 # Whole sweeps: early stopping, searches that learn, killed drivers; half an hour on two busy cores.
 test-sweeps: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m sweeps
+
+# Jobs, shared stores and machines that die: several Ray nodes, an S3 and a PostgreSQL server, all on this machine.
+test-cluster: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster
 
 check: $(READY) typing
 	$(BIN)/ruff format --check .
