@@ -21,6 +21,7 @@ def tune(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and what it would cost.")] = False,
     restore: Annotated[bool, typer.Option("--restore", help="Go on with a sweep that was begun, or complain.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Go on with failed trials too.")] = False,
     trials: Annotated[
         int | None,
         typer.Option(min=1, help="Combinations to try, instead of the sweep's num_trials.", show_default=False),
@@ -31,8 +32,8 @@ def tune(
     from hdam.experiments.sweep_loading import load_sweep
 
     loaded = load_sweep(find_sweep(sweep), parse_overrides(changes or []))
-    if dry_run and restore:
-        raise InputError("--dry-run does nothing, --restore goes on; give one of them")
+    if dry_run and (restore or retry):
+        raise InputError("--dry-run does nothing, --restore and --retry go on; give one of them")
     from hdam.platform.tune import sweep as sweeping  # torch, ray and mlflow: only once the settings are right
     from hdam.platform.tune.cost import estimate
     from hdam.platform.tune.plan import plan_sweep
@@ -42,7 +43,7 @@ def tune(
         plan = plan_sweep(loaded, num_trials=trials)
         show_plan(plan, estimate(plan), OUT)
         return
-    show_sweep(sweeping.tune(loaded, num_trials=trials, restore=restore), OUT)
+    show_sweep(sweeping.tune(loaded, num_trials=trials, restore=restore, retry=retry), OUT)
 
 
 def find_sweep(path: Path) -> Path:

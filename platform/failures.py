@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ray.exceptions import RayActorError
 from ray.train import UserCallback
 
 from hdam.models.weights import WeightsError
@@ -14,7 +15,11 @@ LASTING = (InputError, WeightsError, NonFiniteError)
 
 
 class TrainingError(InputError):
-    """A training that could not be finished; its message says why and how to go on."""
+    """A training that could not be finished; its message says why and, with `advice`, how to go on."""
+
+    def __init__(self, reason: str, *, advice: str = "") -> None:
+        super().__init__(f"{reason}; {advice}" if advice else reason)
+        self.reason = reason
 
 
 class StopOnLasting(UserCallback):
@@ -38,6 +43,8 @@ def cause_of(error: BaseException) -> BaseException:
 def describe(error: BaseException) -> str:
     """One line about `error`."""
     cause = cause_of(error)
+    if isinstance(cause, RayActorError):
+        return "a process died: it was killed, or the machine ran out of memory"
     line = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
     return line if isinstance(cause, LASTING) else f"{type(cause).__name__}: {line}"
 

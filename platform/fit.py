@@ -76,8 +76,8 @@ def fit(
             raise
         if error := watched.outcome.exception():
             step = step_of(newest_checkpoint(run_dir))
-            kept = f"; the checkpoint of step {step} is kept, the same command goes on from there" if step else ""
-            raise TrainingError(f"training failed: {describe(error)}{kept}") from error
+            kept = f"the checkpoint of step {step} is kept, the same command goes on from there" if step else ""
+            raise TrainingError(f"training failed: {describe(error)}", advice=kept) from error
 
 
 class _Watched:

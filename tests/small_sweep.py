@@ -15,6 +15,14 @@ PAPER = {
     "log.metrics_every": 4,
     "resources.workers": 1,
 }
+LONG = {
+    "procedure": "scratch",
+    "optim.duration": "200 steps",
+    "optim.milestones": [],
+    "log.checkpoint_every": 20,
+    "log.metrics_every": 20,
+}
+"""Changes: long enough to be stopped in the middle."""
 
 
 def write_sweep(folder, dataset, *, changes=None, **sweep):

@@ -22,7 +22,7 @@ RECORD_NAME = "sweep.json"
 
 TrialStatus = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 ENDED: tuple[TrialStatus, ...] = ("finished", "stopped", "failed")
-"""These trials are not begun again."""
+"""These trials are not begun again; failed ones only where that is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -48,7 +48,7 @@ def settle_trials(
 
 
 class Guard:
-    """Has the sweep's watchdog watch over the runs of the trials that are at work.
+    """Has the sweep's watchdog watch over the runs of the trials that are at work, and settles those of failed ones.
 
     Their own would not outlive them: Ray kills what the processes of its actors have started.
     """
@@ -57,16 +57,24 @@ class Guard:
         self._ledger = ledger
         self._watchdog = watchdog
         self._watched: set[str] = set()
+        self._failed = {trial.number for trial in ledger.trials if trial.status == "failed"}
 
     def look(self) -> None:
-        """Watch the runs that were begun since the last time."""
+        """Watch the runs that were begun since the last time; a trial that was killed has not ended its own."""
         for trial in self._ledger.trials:
-            if trial.status != "running":
-                continue
-            for run_id, folder in [_run_of(self._ledger, trial), *runs_of_stages(self._ledger, trial)]:
-                if run_id and run_id not in self._watched:
-                    self._watchdog.watch(run_id, folder)
-                    self._watched.add(run_id)
+            if trial.status == "running":
+                for run_id, folder in self._runs_of(trial):
+                    if run_id not in self._watched:
+                        self._watchdog.watch(run_id, folder)
+                        self._watched.add(run_id)
+            elif trial.status == "failed" and trial.number not in self._failed:
+                self._failed.add(trial.number)
+                for run_id, folder in self._runs_of(trial):
+                    settle_run(run_id, folder, STATUSES["failed"])
+
+    def _runs_of(self, trial: TrialRecord) -> list[tuple[str, Path]]:
+        runs = [_run_of(self._ledger, trial), *runs_of_stages(self._ledger, trial)]
+        return [(run_id, folder) for run_id, folder in runs if run_id]
 
     def release(self) -> None:
         """All are settled."""

@@ -16,7 +16,7 @@ from hdam.experiments.sweep_loading import LoadedSweep
 from hdam.pipelines.errors import InputError
 from hdam.platform import tracking
 from hdam.platform.cluster import ray_session
-from hdam.platform.failures import TrainingError
+from hdam.platform.failures import TrainingError, describe
 from hdam.platform.fit import in_background
 from hdam.platform.procedure import ending
 from hdam.platform.runs import locked
@@ -42,8 +42,12 @@ POLL_SECONDS = 0.5
 SECONDS_TO_STOP = 150.0
 
 
-def tune(loaded: LoadedSweep, *, num_trials: int | None = None, restore: bool = False) -> SweepReport:
+def tune(
+    loaded: LoadedSweep, *, num_trials: int | None = None, restore: bool = False, retry: bool = False
+) -> SweepReport:
     """Do all trials that have not ended, and register the best one's model; `num_trials` replaces the sweep's.
+
+    With `retry`, trials that failed have not ended: they go on from their checkpoints.
 
     Raises InputError or WeightsError for a mistake, before anything is written, also where `restore` asks to go on and
     there is nothing to go on with; TrainingError where no trial could be finished.
@@ -56,17 +60,25 @@ def tune(loaded: LoadedSweep, *, num_trials: int | None = None, restore: bool = 
             "searched, the settings and the dataset make the name; leave --restore out to begin it"
         )
     client = tracking.connect()
-    if _is_done(plan, Ledger(folder)):
+    if _is_done(plan, Ledger(folder), retry=retry):
         LOG.info("this sweep is finished already, in %s; --trials extends it", folder)
         return make_report(plan, Ledger(folder), was_known=True)
     with locked(folder), Watchdog() as watchdog, ray_session(_resources(plan)):
-        sweep = _Sweep(plan, Ledger(folder), client=client, watchdog=watchdog)
-        return sweep.finish()
+        ledger = Ledger(folder)
+        if retry:
+            _take_back_failed(ledger)
+        return _Sweep(plan, ledger, client=client, watchdog=watchdog).finish()
 
 
-def _is_done(plan: SweepPlan, ledger: Ledger) -> bool:
-    have = [trial for trial in ledger.trials if trial.status in ENDED]
+def _is_done(plan: SweepPlan, ledger: Ledger, *, retry: bool) -> bool:
+    have = [trial for trial in ledger.trials if trial.status in ENDED and not (retry and trial.status == "failed")]
     return bool(ledger.record.best) and len(have) == len(ledger.trials) >= plan.num_trials
+
+
+def _take_back_failed(ledger: Ledger) -> None:
+    for trial in ledger.trials:
+        if trial.status == "failed":
+            ledger.change_trial(trial.number, status="interrupted", reason="")
 
 
 def _resources(plan: SweepPlan) -> ResourceConfig:
@@ -167,4 +179,4 @@ def _follow(outcome: "Future[object]", *, look: Callable[[], None], stop: Callab
         wait([outcome], timeout=SECONDS_TO_STOP)
         raise
     if error := outcome.exception():
-        raise TrainingError(f"Ray Tune gave up: {error}") from error
+        raise TrainingError(f"Ray Tune gave up: {describe(error)}") from error

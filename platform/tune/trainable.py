@@ -19,7 +19,7 @@ from ray import tune
 
 from hdam.experiments.experiment import Experiment
 from hdam.experiments.loading import override
-from hdam.platform.failures import describe
+from hdam.platform.failures import TrainingError, describe
 from hdam.platform.prepared import Prepared
 from hdam.platform.runs import write_json
 from hdam.platform.tune.population import give_weights, take_weights
@@ -97,7 +97,8 @@ class _Work:
         """Wait for the next figures."""
         told = self._told.get()
         if isinstance(told, Exception):
-            raise TrialFailedError(describe(told)) from told
+            # What another command would do is not said of a trial: the sweep has advice of its own.
+            raise TrialFailedError(told.reason if isinstance(told, TrainingError) else describe(told)) from told
         return told
 
     def stop(self) -> None:
