@@ -7,6 +7,12 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_
 
 from hdam.experiments.experiment import Section
 
+OWN = {
+    "seed": "every combination is repeated over the sweep's `seeds`; list them there",
+    "name": "trials go by the name of the sweep",
+    "question": "trials share the sweep's question",
+}
+"""Settings of an experiment that are the sweep's to say, and why no other part of it may."""
 RATIO = "test/ratio"
 """Reconstruction of the held-out clips in units of repeating the source frame."""
 
@@ -44,6 +50,9 @@ class Range(Section):
             raise ValueError(f"expected one of grid, choice, uniform, loguniform, int; found {len(given)} of them")
         if self.values is not None and not self.values:
             raise ValueError(f"{given[0]} is empty; give the values to try")
+        twice = [value for index, value in enumerate(self.values or ()) if value in self.examples[:index]]
+        if twice:
+            raise ValueError(f"{given[0]} has {twice[0]} twice")
         if (bounds := self.bounds) is not None and not bounds[0] < bounds[1]:
             raise ValueError(f"{given[0]} goes from {bounds[0]:g} to {bounds[1]:g}; the first has to be the lower one")
         if self.loguniform is not None and self.loguniform[0] <= 0:
@@ -71,7 +80,7 @@ class Sweep(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     question: str
-    experiment: str | tuple[str, ...]
+    experiment: str | Annotated[tuple[str, ...], Field(min_length=1)]
     """YAML file of the experiment that is varied, beside this file or a shipped one; several are compared."""
     changes: Annotated[Mapping[str, Value], Field(alias="set")] = {}
     """Settings of all trials by dotted name, other than in the experiment."""
@@ -80,13 +89,14 @@ class Sweep(Section):
     algorithm: Literal["grid", "random", "optuna"] = "grid"
     """`grid` tries all combinations, `random` draws them, `optuna` draws them where results were good (TPE)."""
     scheduler: Literal["none", "asha", "median", "pbt"] = "none"
-    """What stops trials early (`asha`, `median`), or lets them take over each other's weights (`pbt`)."""
+    """What stops trials early (`asha`, and `median` from the third trial on), or lets them take over each other's
+    weights (`pbt`)."""
     grace: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """Share of the training before which no trial is stopped; with `pbt`, what lies between two exchanges."""
     metric: Annotated[str, Field(pattern=r"^(test|held_out|loss)/\w+$")] = RATIO
     """What decides between finished trials: a metric under the name that MLflow shows."""
     watched: Annotated[str, Field(pattern=r"^(held_out|loss)/\w+$")] = "held_out/ratio"
-    """What the scheduler looks at while a trial trains, at every checkpoint."""
+    """What the scheduler looks at while a trial trains, at every checkpoint but the last."""
     mode: Literal["min", "max"] = "min"
     """Whether low or high values are good, of both metrics."""
     num_trials: PositiveInt | None = None
@@ -116,8 +126,9 @@ class Sweep(Section):
             raise ValueError(f"algorithm: {self.algorithm} goes on for ever; set num_trials")
         if not self.search and len(self.files) < 2:
             raise ValueError("nothing is varied; name settings under search, or several experiments")
-        if "seed" in self.search:
-            raise ValueError("search.seed: every combination is repeated over `seeds`; list them there")
+        for section, names in (("search", self.search), ("set", self.changes)):
+            for name in set(OWN) & set(names):
+                raise ValueError(f"{section}.{name}: {OWN[name]}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)} has one twice")
         if both := sorted(set(self.search) & set(self.changes)):

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from hdam.experiments.experiment import Experiment
 from hdam.experiments.loading import first_problem, is_sweep, load_experiment, override, read_with_bases
-from hdam.experiments.sweep import Sweep
+from hdam.experiments.sweep import OWN, Sweep
 from hdam.pipelines.errors import InputError
 
 SHIPPED = Path(__file__).resolve().parent
@@ -41,7 +41,7 @@ class LoadedSweep:
 
 
 def load_sweep(path: Path | str, overrides: Mapping[str, Any] | None = None) -> LoadedSweep:
-    """Read a sweep; `overrides` by dotted name change all its experiments.
+    """Read a sweep; `overrides` by dotted name change all its experiments, and its `resources`.
 
     Raises InputError with one line for what is no sweep, for an unknown key, and for a setting that is no experiment's
     or does not take the values that are searched.
@@ -56,12 +56,25 @@ def load_sweep(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
         sweep = Sweep.model_validate(settings)
     except ValidationError as error:
         raise InputError(f"{path}: {first_problem(error)}") from error
-    experiments = {Path(name).stem: _load(path, name, sweep, overrides or {}) for name in sweep.files}
+    overrides = overrides or {}
+    _check_overrides(overrides, sweep, path)
+    resources = {name: value for name, value in sweep.resources.items() if f"resources.{name}" not in overrides}
+    sweep = sweep.model_copy(update={"resources": resources})
+    experiments = {Path(name).stem: _load(path, name, sweep, overrides) for name in sweep.files}
     if len(experiments) < len(sweep.files):
         raise InputError(f"{path}: experiment: {list(sweep.files)} has two of the same name")
     loaded = LoadedSweep(sweep=sweep, experiments=experiments)
     _check_values(loaded, path)
     return loaded
+
+
+def _check_overrides(overrides: Mapping[str, Any], sweep: Sweep, path: Path) -> None:
+    """Whether they can change anything."""
+    for name in overrides:
+        if name in OWN:
+            raise InputError(f"--set {name}: {OWN[name]}, in {path}")
+        if name in sweep.search:
+            raise InputError(f"--set {name}: {path} searches it; change the values there, under `search`")
 
 
 def _load(path: Path, name: str, sweep: Sweep, overrides: Mapping[str, Any]) -> Experiment:

@@ -57,23 +57,27 @@ def prepare_training(experiment: Experiment) -> Prepared:
     stages = plan_stages(experiment, manifest.fingerprint)
     for stage in stages:
         if stage.is_training:
-            _check_model(stage.experiment)
+            losses_of(stage.experiment)
     plan = make_plan(experiment.data, manifest, batch_size=experiment.optim.batch_size, seed=experiment.seed)
     return Prepared(experiment=experiment, manifest=manifest, plan=plan, stages=stages)
 
 
-def _check_model(experiment: Experiment) -> None:
-    """Build the networks and run them once, so that what does not fit is told before Ray is started."""
+def losses_of(experiment: Experiment) -> tuple[str, ...]:
+    """Names of the losses that a training logs; the networks are built and run once to know them.
+
+    Raises InputError, or WeightsError, for settings that do not fit each other: before Ray is started.
+    """
     size, optim = experiment.data.size, experiment.optim
     black = torch.zeros(1, 3, size, size)
     try:
         objective = build_objective(experiment.model, experiment.losses).eval()
         build_optimisers(objective, lr=optim.lr, betas=optim.betas)
         with torch.no_grad():
-            objective(black, black, objective.draw(1))
+            terms, _ = objective(black, black, objective.draw(1))
     except WeightsError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise InputError(
             f"these settings of model.*, losses.* and optim.* do not work at data.size={size}: {first_line(error)}"
         ) from error
+    return ("total", *terms, *(("discriminator",) if objective.discriminator is not None else ()))

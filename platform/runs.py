@@ -154,18 +154,18 @@ def numbered(name: str, number: int) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, is_waiting: bool = False) -> Iterator[str]:
+def locked(folder: Path, *, is_waiting: bool = False, advice: str = "wait for it") -> Iterator[str]:
     """Hold a folder, which is made where it is missing; the lock goes with the process, however it ends.
 
     Yields a name for this attempt. Where another process holds the folder, it is waited for if `is_waiting`; else
-    InputError is raised.
+    InputError is raised, with `advice`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_NAME).open("a") as lock:
         deadline, has_told = time.monotonic() + SECONDS_OF_PATIENCE, False
         while not _can_lock(lock.fileno()):
             if time.monotonic() > deadline and not is_waiting:
-                raise InputError(f"{folder} is being worked on by another process; wait for it, or use --fresh")
+                raise InputError(f"{folder} is being worked on by another process; {advice}")
             if time.monotonic() > deadline and not has_told:
                 LOG.info("waiting for another process, which is working on %s", folder)
                 has_told = True

@@ -43,7 +43,8 @@ def train(experiment: Experiment, *, fresh: bool = False, start: str = "") -> Tr
     client = tracking.connect()
     if (known := _known_report(run_dir)) is not None:
         return known
-    with ray_session(prepared.experiment.resources), locked(run_dir), Watchdog() as watchdog:
+    is_held = locked(run_dir, advice="wait for it, or use --fresh")
+    with ray_session(prepared.experiment.resources), is_held, Watchdog() as watchdog:
         run = RecordedRun(prepared, run_dir, client=client, watchdog=watchdog)
         return _finish(run, prepared, run_dir, client=client, anew=anew)
 

@@ -71,7 +71,11 @@ GOOD = {"name": "mine", "question": "Which?", "experiment": "puppets64.yaml", "s
         ({"algorithm": "random"}, "set num_trials"),
         ({"algorithm": "anneal"}, "algorithm: .*'grid', 'random' or 'optuna'"),
         ({"search": {}}, "nothing is varied"),
-        ({"search": {"seed": {"grid": [1, 2]}}}, "list them there"),
+        ({"search": {"seed": {"grid": [1, 2]}}}, "search.seed: .*list them there"),
+        ({"set": {"seed": 5}}, "set.seed: .*list them there"),
+        ({"search": {"name": {"grid": ["a", "b"]}}}, "search.name: trials go by the name of the sweep"),
+        ({"search": {DELTA: {"grid": [0.1, 0.3, 0.1]}}}, "search.losses.delta: .*grid has 0.1 twice"),
+        ({"experiment": []}, "experiment"),
         ({"seeds": [1, 1]}, "has one twice"),
         ({"set": {DELTA: 0.2}}, "both searched and set"),
         ({"set": {"optim.lrr": 0.2}}, "unknown key 'optim.lrr'"),
@@ -102,6 +106,24 @@ def test_settings_are_laid_over_each_other(tmp_path):
     assert (trial.data.path, trial.optim.lr, trial.losses.delta, trial.seed) == ("here", 3e-4, 0.1, 4)
     assert (trial.resources.workers, full.resources.workers) == (1, 2)
     assert trial.name == "mine" and trial.question == "Which?"
+    given = load_sweep(path, {"resources.workers": 2}).experiment({DELTA: 0.1}, seed=4)
+    assert given.resources.workers == 2, "the command line has the last word"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (DELTA, "--set losses.delta: .*mine.yaml searches it"),
+        ("seed", "--set seed: .*`seeds`; list them there, in .*mine.yaml"),
+        ("question", "--set question: "),
+        ("num_trials", "--set num_trials: unknown key"),
+    ],
+)
+def test_a_change_that_would_change_nothing_is_refused(tmp_path, name, told):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(GOOD))
+    with pytest.raises(InputError, match=told):
+        load_sweep(path, {name: 1})
 
 
 def test_points_do_not_depend_on_how_many_there_are(tmp_path):

@@ -10,7 +10,7 @@ from hdam.experiments.sweep_loading import LoadedSweep
 from hdam.pipelines.errors import InputError
 from hdam.platform.cluster import check_machine, machine_has
 from hdam.platform.datasets import open_dataset
-from hdam.platform.prepared import Prepared, prepare_training
+from hdam.platform.prepared import Prepared, losses_of, prepare_training
 from hdam.platform.publishing import SCORES
 from hdam.platform.stages import Stage, digest, plan_stages, related_settings, with_absolute_paths
 from hdam.platform.tune.points import Point, is_learning, num_points, point_at, random_point, search_space
@@ -72,10 +72,11 @@ def plan_sweep(loaded: LoadedSweep, *, num_trials: int | None = None) -> SweepPl
     sweep = loaded.sweep
     first = point_at(loaded, 0)
     prepared = prepare_training(loaded.experiment_at_full(first, seed=sweep.seeds[0]))
-    check_fits(loaded.experiment(first, seed=sweep.seeds[0]).resources, sweep.concurrency)
     _check_metric(loaded, prepared)
     count = num_points(loaded, num_trials)
     trials = tuple(_planned(loaded, _points(loaded, count)))
+    for trial in trials:  # what is searched may be the workers, and experiments that are compared have their own
+        check_fits(trial.stages[-1].experiment.resources, sweep.concurrency)
     return SweepPlan(
         loaded=loaded,
         name=f"{sweep.name}-{_key(loaded, prepared)}",
@@ -156,9 +157,20 @@ def _check_metric(loaded: LoadedSweep, prepared: Prepared) -> None:
             f"metric: {metric} needs held-out clips, and {prepared.manifest.name} has none; prepare with "
             "--test-share, or decide by held_out/ratio"
         )
-    for name in (metric, loaded.sweep.watched):
+    for name in dict.fromkeys((metric, loaded.sweep.watched)):
+        if name.startswith("loss/"):
+            _check_loss(loaded, name)
         if name.startswith("held_out/") and name not in ("held_out/l1", "held_out/ratio"):
             raise InputError(f"{name}: no such score of held-out pairs; there are held_out/l1 and held_out/ratio")
+
+
+def _check_loss(loaded: LoadedSweep, name: str) -> None:
+    """Whether the trials log the loss: those of every experiment have to, or they could not be compared."""
+    for stem, experiment in loaded.experiments.items():
+        trained = plan_stages(with_absolute_paths(experiment), "")[-1].experiment
+        logged = [f"loss/{loss}" for loss in losses_of(trained)]
+        if name not in logged:
+            raise InputError(f"{name}: the training of {stem} logs no such loss; it logs {', '.join(logged)}")
 
 
 def _key(loaded: LoadedSweep, prepared: Prepared) -> str:
