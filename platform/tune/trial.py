@@ -57,8 +57,9 @@ def prepare_trial(task: TrialTask) -> Prepared:
 def run_trial(task: TrialTask, prepared: Prepared, *, on_figures: OnFigures, wants_stop: Callable[[], bool]) -> Figures:
     """Do all stages, or those that an earlier attempt has left; returns the last figures.
 
-    `on_figures` hears of every checkpoint of the model's training. Raises TrialStoppedError soon after `wants_stop`, or
-    the file `STOP_NAME`, says so, and InputError, WeightsError or TrainingError where the trial cannot be finished.
+    `on_figures` hears of every checkpoint of the model's training but the last, whose figures are returned. Raises
+    TrialStoppedError soon after `wants_stop`, or the file `STOP_NAME`, says so, and InputError, WeightsError or
+    TrainingError where the trial cannot be finished.
     """
     folder = Path(task.folder)
     client = tracking.connect()
@@ -69,6 +70,7 @@ def run_trial(task: TrialTask, prepared: Prepared, *, on_figures: OnFigures, wan
         )
         listener = _Listener(
             prepared.trained.kind,
+            last_step=prepared.num_steps(prepared.trained),
             tell=lambda figures: _tell(client, run.run_id, figures, on_figures),
             wants_stop=lambda: wants_stop() or (folder / STOP_NAME).exists(),
         )
@@ -83,8 +85,9 @@ def run_trial(task: TrialTask, prepared: Prepared, *, on_figures: OnFigures, wan
 class _Listener:
     """Hears the workers of all stages; makes figures of what those of the model's training say."""
 
-    def __init__(self, trained: StageKind, *, tell: OnFigures, wants_stop: Callable[[], bool]) -> None:
+    def __init__(self, trained: StageKind, *, last_step: int, tell: OnFigures, wants_stop: Callable[[], bool]) -> None:
         self._trained = trained
+        self._last_step = last_step
         self._tell = tell
         self._wants_stop = wants_stop
         self._has_stopped = False
@@ -94,7 +97,8 @@ class _Listener:
     def __call__(self, kind: StageKind, message: Message) -> None:
         if kind == self._trained and isinstance(message, Measured | Kept):
             self.figures |= {"step": message.step, **message.metrics()}
-            if isinstance(message, Kept):
+            # Whoever heard of the last one could still stop a trial that is trained, before it is evaluated.
+            if isinstance(message, Kept) and message.step < self._last_step:
                 self._tell(dict(self.figures))
         if not self._has_stopped and self._wants_stop():
             self._has_stopped = True  # once: the workers that stop have more to say

@@ -4,18 +4,17 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import BasicVariantGenerator
 
-from hdam.experiments.sweep import Range, Sweep
 from hdam.platform import tracking
 from hdam.platform.tune.plan import SweepPlan
 from hdam.platform.tune.records import TrialRecord
+from hdam.platform.tune.schedulers import make_scheduler
 from hdam.platform.tune.trainable import NAME, Trial
 from hdam.platform.tune.watch import Queue, QueueSearch, Watch
 
@@ -31,10 +30,6 @@ HEAD = "node:__internal_head__"
 TOKEN = 1e-3
 LENT = 0.9
 """As much of it as members of a population may take together; Ray Train and Ray Data need some for themselves."""
-REDUCTION = 3
-"""ASHA lets the best third go on."""
-NEVER = 10**9
-"""A step that no training comes to: trials end by themselves."""
 
 MakeConfig = Callable[[TrialRecord], dict[str, Any]]
 
@@ -58,7 +53,7 @@ def make_tuner(plan: SweepPlan, queue: Queue, watch: Watch, *, make_config: Make
         tune_config=tune.TuneConfig(
             # A population has to begin as a whole: Tune takes it from no search that proposes one after the other.
             search_alg=BasicVariantGenerator(members) if is_population else QueueSearch(queue, make_config),
-            scheduler=make_scheduler(sweep, steps=plan.steps),
+            scheduler=make_scheduler(sweep, steps=plan.steps, known=queue.trials),
             num_samples=len(members) if is_population else queue.num_left,
             max_concurrent_trials=None if is_population else sweep.concurrency,
             reuse_actors=not is_population,  # a paused member has to take its leave; others are known to have done so
@@ -84,34 +79,6 @@ def _environment() -> dict[str, str]:
 
 def _name(trial: Any) -> str:
     return str(trial.config[NAME])
-
-
-def make_scheduler(sweep: Sweep, *, steps: int) -> TrialScheduler | None:
-    """Of a training of so many steps; None where every trial goes on to its end."""
-    grace = max(1, round(sweep.grace * steps))
-    watched: Mapping[str, Any] = {"time_attr": "step", "metric": sweep.watched, "mode": sweep.mode}
-    if sweep.scheduler == "asha":
-        return AsyncHyperBandScheduler(**watched, grace_period=grace, max_t=NEVER, reduction_factor=REDUCTION)
-    if sweep.scheduler == "median":
-        return MedianStoppingRule(**watched, grace_period=grace, min_samples_required=2)
-    if sweep.scheduler == "pbt":
-        mutations = {name: _mutation(values) for name, values in sweep.search.items()}
-        return PopulationBasedTraining(
-            **watched, perturbation_interval=grace, hyperparam_mutations=mutations, require_attrs=False
-        )
-    return None
-
-
-def _mutation(values: Range) -> Any:
-    if values.values is not None:
-        return list(values.values)
-    if values.integer is not None:
-        low, high = values.integer
-        return tune.randint(low, high + 1)
-    if values.loguniform is not None:
-        return tune.loguniform(*values.loguniform)
-    assert values.uniform is not None, "a range has one of its keys"
-    return tune.uniform(*values.uniform)
 
 
 def _members(queue: Queue, make_config: MakeConfig) -> list[dict[str, Any]]:

@@ -37,6 +37,11 @@ class Queue:
         """No trial begins any more."""
 
     @property
+    def trials(self) -> Sequence[TrialRecord]:
+        """All that are known."""
+        return self._ledger.trials
+
+    @property
     def num_left(self) -> int:
         """How many trials have not ended."""
         return len(self._left) + max(self._plan.num_trials - len(self._ledger.trials), 0)
@@ -132,7 +137,7 @@ class Watch(_Unpickled, Callback):
         metrics = {name: value for name, value in result.items() if "/" in name and isinstance(value, float)}
         known = self._ledger.trial(number)
         history = known.history
-        if watched in metrics and OUTCOME not in result:
+        if watched in metrics and result.get(OUTCOME) != "stopped":
             history = [*history, (int(result["step"]), metrics[watched])]
             LOG.info("trial %d: %s %.4g at step %d", number, watched, metrics[watched], result["step"])
         metrics = {**known.metrics, **metrics}
