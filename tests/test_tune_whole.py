@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from processes import descendants, is_of_training, wait_until
-from small_sweep import LONG, small_sweep, write_sweep
+from small_sweep import LONG, SHORT, small_sweep, write_sweep
 from sweep_runs import check_accounted, children_of, status_of
 
 from hdam.experiments.sweep_loading import load_sweep
@@ -69,7 +69,7 @@ def test_a_hopeless_trial_is_stopped_early(dataset, ray_session, results, tmp_pa
 def test_median_stopping_ends_hopeless_trials_also_those_of_a_later_start(dataset, ray_session, results, tmp_path):
     search = {LR: {"grid": [1e-3, 1e-9, 1e-10]}}
     sweep = small_sweep(
-        tmp_path, dataset, search=search, scheduler="median", grace=0.1, seeds=[0, 1], num_trials=2, changes=LONG
+        tmp_path, dataset, search=search, scheduler="median", grace=0.3, seeds=[0, 1], num_trials=2, changes=SHORT
     )
     first = tune(sweep)
     assert [trial.status for trial in first.trials] == ["finished"] * 2 + ["stopped"] * 2
@@ -77,10 +77,10 @@ def test_median_stopping_ends_hopeless_trials_also_those_of_a_later_start(datase
     assert extended.trials[:4] == first.trials
     assert [trial.status for trial in extended.trials[4:]] == ["stopped"] * 2
     for trial in extended.trials[2:]:
-        step, value = trial.history[0]
-        assert trial.reason == f"by median at step {step} of 200: held_out/ratio {value:.4g}", "at its first figures"
+        step, value = trial.history[1]
+        assert trial.reason == f"by median at step {step} of 60: held_out/ratio {value:.4g}" and step == 20
         assert {stage.info.status for stage in children_of(trial.mlflow_run_id).values()} == {"KILLED"}
-    assert [step for step, _ in extended.trials[0].history] == list(range(20, 201, 20))
+    assert [step for step, _ in extended.trials[0].history] == [10, 20, 30, 40, 50, 60]
     check_accounted(extended)
 
 

@@ -44,7 +44,7 @@ def settle_trials(
             set_tags(client, run_id, {STATUS_TAG: trial.status, REASON_TAG: trial.reason, **setting_tags(trial)})
         ledger.change_trial(trial.number, mlflow_run_id=run_id)
         for stage_run, folder in runs_of_stages(ledger, trial):
-            settle_run(stage_run, folder, STATUSES[trial.status])
+            _settle(stage_run, folder, trial.status)
 
 
 class Guard:
@@ -70,7 +70,7 @@ class Guard:
             elif trial.status == "failed" and trial.number not in self._failed:
                 self._failed.add(trial.number)
                 for run_id, folder in self._runs_of(trial):
-                    settle_run(run_id, folder, STATUSES["failed"])
+                    _settle(run_id, folder, "failed")
 
     def _runs_of(self, trial: TrialRecord) -> list[tuple[str, Path]]:
         runs = [_run_of(self._ledger, trial), *runs_of_stages(self._ledger, trial)]
@@ -88,6 +88,13 @@ def runs_of_stages(ledger: Ledger, trial: TrialRecord) -> list[tuple[str, Path]]
     folders = [tracking.results_dir() / STAGES_DIR / name for name in record.stages.values()]
     stages = [(read_record(folder, StageRecord), folder) for folder in folders]
     return [(stage.mlflow_run_id, folder) for stage, folder in stages if stage.parent_run_id == record.mlflow_run_id]
+
+
+def _settle(run_id: str, folder: Path, status: TrialStatus) -> None:
+    """The watchdog of a trial that lost its process calls its runs KILLED, as it does where a sweep was interrupted."""
+    settle_run(
+        run_id, folder, STATUSES[status], instead_of=("RUNNING", "KILLED") if status == "failed" else ("RUNNING",)
+    )
 
 
 def _run_of(ledger: Ledger, trial: TrialRecord) -> tuple[str, Path]:
