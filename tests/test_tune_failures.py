@@ -48,7 +48,9 @@ class Killer(threading.Thread):
 
 def test_trials_that_lose_a_process_fail_and_end_nothing(dataset, ray_session, results, tmp_path):
     search = {"losses.delta": {"grid": [0.1, 0.2, 0.3]}}
-    sweep = small_sweep(tmp_path, dataset, search=search, changes={**SHORT, "resources.max_failures": 0})
+    sweep = small_sweep(
+        tmp_path, dataset, search=search, changes={**SHORT, "optim.duration": "120 steps", "resources.max_failures": 0}
+    )
     killer = Killer(results / "sweeps" / plan_sweep(sweep).name, {1: OF_TRIAL, 2: OF_WORKER})
     killer.start()
     report = tune(sweep)
@@ -69,7 +71,7 @@ def test_trials_that_lose_a_process_fail_and_end_nothing(dataset, ray_session, r
     assert [trial.status for trial in retried.trials] == ["finished"] * 3
     assert retried.trials[2] == report.trials[2], "only failed trials are tried again"
     steps = [step for step, _ in retried.trials[1].history]
-    assert steps == sorted(set(steps)) and (steps[0], steps[-1]) == (10, 60), "it goes on from its checkpoint"
+    assert steps == sorted(set(steps)) and (steps[0], steps[-1]) == (10, 120), "it goes on from its checkpoint"
     assert [trial.mlflow_run_id for trial in retried.trials] == [trial.mlflow_run_id for trial in report.trials]
     assert len(list((results / STAGES_DIR).glob("hdam-*"))) == 3
     check_accounted(retried)
