@@ -84,7 +84,7 @@ def _combinations(report: SweepReport) -> list[Block]:
     names = short_names(report.searched)
     header = [Cell(text=text) for text in (*names, *columns)]
     rows = [
-        [*(Cell(text=rounded(row.settings[name])) for name in report.searched), *map(_cell, cells(row))]
+        [*(_cell(rounded(row.settings[name])) for name in report.searched), *map(_cell, cells(row))]
         for row in report.rows
     ]
     right = range(len(names) + 2, len(header))
@@ -103,10 +103,11 @@ def _cell(text: str) -> Cell:
 def _settings(report: SweepReport) -> list[Block]:
     blocks: list[Block] = []
     if any(row.values for row in report.rows):
-        caption = (
-            "Points are finished trials; a bar is the mean over those of a value, with the standard deviation over "
-            "seeds. Marks at the top are trials without a metric: □ stopped early, × failed, ◇ not ended."
-        )
+        caption = "Points are finished trials."
+        if report.sweep.scheduler != "pbt":
+            caption += " A bar is the mean over those of a value, with the standard deviation over seeds."
+        if any(trial.value(report.sweep.metric) is None for trial in report.trials):
+            caption += " Marks at the top are trials without a metric: □ stopped early, × failed, ◇ not ended."
         blocks.append(Charts(charts=[plot_setting(report, name) for name in report.searched], caption=caption))
     else:
         blocks.append(Paragraphs(lines=[f"No finished trial has {report.sweep.metric}."]))
@@ -176,7 +177,7 @@ def _table_of_trials(report: SweepReport) -> Table:
     rows = [
         [
             Cell(text=str(trial.number)),
-            *(Cell(text=rounded(trial.settings[name])) for name in report.searched),
+            *(_cell(rounded(trial.settings[name])) for name in report.searched),
             Cell(text=str(trial.seed)),
             Cell(text=trial.status, note=trial.reason),
             _cell(rounded(trial.metrics.get(report.sweep.metric, ""))),

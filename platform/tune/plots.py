@@ -1,4 +1,4 @@
-"""The charts of a sweep; where trials are lines, finished ones have the colour of their rank, others that of the text."""
+"""The charts of a sweep; where trials are lines, finished ones have the colour of their rank, others the text's."""
 
 import math
 import statistics
@@ -51,13 +51,18 @@ def plot_setting(report: SweepReport, name: str) -> Chart:
     """The metric against one setting: all finished trials, and the mean of every value with the spread over seeds."""
     metric, scale = report.sweep.metric, scale_of(_settings(report, name), report.space[name])
     with new_chart(3.7, 2.9) as (figure, axes):
-        for trial in report.trials:
+        scored, others = _with_metric(report), _without_metric(report)
+        axes.plot(
+            [scale.place(trial.settings[name]) + _jitter(trial, scale) for trial, _ in scored],
+            [value for _, value in scored],
+            "o",
+            color=series(0).light,
+            markersize=5,
+            alpha=0.7,
+        )
+        for trial in others:
             place = scale.place(trial.settings[name]) + _jitter(trial, scale)
-            value = trial.value(metric)
-            if value is not None:
-                axes.plot([place], [value], "o", color=series(0).light, markersize=5, alpha=0.7)
-            else:
-                axes.plot([place], [1.04], transform=axes.get_xaxis_transform(), clip_on=False, **_mark(trial))
+            axes.plot([place], [1.04], transform=axes.get_xaxis_transform(), clip_on=False, **_mark(trial))
         means = _means(report, name, scale)
         for value, mean, spread in means:
             axes.errorbar(
@@ -76,7 +81,7 @@ def plot_setting(report: SweepReport, name: str) -> Chart:
 
 def plot_parallel(report: SweepReport) -> Chart:
     """Every trial as a line through its settings, to its metric where it has one."""
-    scores = {trial.number: value for trial in report.trials if (value := trial.value(report.sweep.metric)) is not None}
+    scores = {trial.number: value for trial, value in _with_metric(report)}
     scales = [scale_of(_settings(report, name), report.space[name]) for name in report.searched]
     if scores:
         scales.append(scale_of(scores.values()))
@@ -161,17 +166,24 @@ def _means(report: SweepReport, name: str, scale: Scale) -> list[tuple[Any, floa
 
 def _worst_first(report: SweepReport) -> Iterator[tuple[TrialRecord, dict[str, Any]]]:
     """All trials and their looks, so that good ones are drawn over bad ones, and over those without a metric."""
-    metric, alpha = report.sweep.metric, max(0.3, min(0.9, 12 / len(report.trials)))
-    for trial in report.trials:
-        if trial.value(metric) is None:
-            yield trial, {**_mark(trial), "linestyle": _look(trial).line, "linewidth": 1.2, "alpha": 0.6 * alpha}
-    sign = 1 if report.sweep.mode == "min" else -1
-    ranked = sorted((sign * value, trial) for trial in report.trials if (value := trial.value(metric)) is not None)
-    for rank, (_, trial) in reversed([*enumerate(ranked)]):
+    alpha = max(0.3, min(0.9, 12 / len(report.trials)))
+    for trial in _without_metric(report):
+        yield trial, {**_mark(trial), "linestyle": _look(trial).line, "linewidth": 1.2, "alpha": 0.6 * alpha}
+    ranked = sorted(_with_metric(report), key=lambda pair: pair[1], reverse=report.sweep.mode == "max")
+    for rank, (trial, _) in reversed([*enumerate(ranked)]):
         share = rank / max(len(ranked) - 1, 1)
         is_best = rank == 0
         width, opacity = (2.6, 1.0) if is_best else (1.4, alpha)
         yield trial, {"color": to_hex(RAMP(share)), "linewidth": width, "alpha": opacity}
+
+
+def _with_metric(report: SweepReport) -> list[tuple[TrialRecord, float]]:
+    values = [(trial, trial.value(report.sweep.metric)) for trial in report.trials]
+    return [(trial, value) for trial, value in values if value is not None]
+
+
+def _without_metric(report: SweepReport) -> list[TrialRecord]:
+    return [trial for trial in report.trials if trial.value(report.sweep.metric) is None]
 
 
 def _look(trial: TrialRecord) -> Look:
@@ -208,13 +220,11 @@ def _draw_scales(axes: "Axes", scales: Sequence[Scale], names: Sequence[str]) ->
 
 def _draw_legend(figure: "Figure", report: SweepReport) -> None:
     """Which line means what, of those that are there."""
-    metric = report.sweep.metric
-    num_finished = sum(trial.value(metric) is not None for trial in report.trials)
+    num_finished = len(_with_metric(report))
     handles = [Line2D([], [], color=to_hex(RAMP(0.0)), linewidth=2.6, label="best")] if num_finished else []
     if num_finished > 1:
         handles.append(Line2D([], [], color=to_hex(RAMP(1.0)), linewidth=1.4, label="worst finished"))
-    looks = dict.fromkeys(_look(trial) for trial in report.trials if trial.value(metric) is None)
-    for look in looks:
+    for look in dict.fromkeys(map(_look, _without_metric(report))):
         handles.append(Line2D([], [], color=INK, alpha=0.6, linestyle=look.line, marker=look.marker, markersize=4.5))
         handles[-1].set(label=look.label, markerfacecolor="none")
     figure.legend(handles=handles, loc="outside upper left", ncols=5, fontsize=9, handlelength=2.6)
