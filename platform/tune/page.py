@@ -160,8 +160,12 @@ def _importance(report: SweepReport) -> list[Block]:
 def _trials(report: SweepReport) -> list[Block]:
     charts = [plot_parallel(report), plot_courses(report)]
     blocks: list[Block] = [Charts(charts=[chart]) for chart in charts if chart is not None]
-    colours = "Finished trials are coloured by their rank, from blue, the best, to orange; the best is the thick line."
-    blocks.insert(0, Paragraphs(lines=[f"{count_statuses(report.trials)}. {colours}"]))
+    lead = f"{count_statuses(report.trials)}."
+    if any(row.values for row in report.rows):
+        lead += (
+            " Finished trials are coloured by their rank, from blue, the best, to orange; the best is the thick line."
+        )
+    blocks.insert(0, Paragraphs(lines=[lead]))
     changes = [
         f"Trial {trial.number} took over another one's weights at step {step}, with {describe(settings)}."
         for trial in report.trials

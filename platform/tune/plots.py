@@ -79,12 +79,14 @@ def plot_setting(report: SweepReport, name: str) -> Chart:
     return Chart(svg=svg, title=name, caption="Logarithmic axis." if scale.kind == "log" else "")
 
 
-def plot_parallel(report: SweepReport) -> Chart:
-    """Every trial as a line through its settings, to its metric where it has one."""
+def plot_parallel(report: SweepReport) -> Chart | None:
+    """Every trial as a line through its settings, to its metric where it has one; None where a line has no length."""
     scores = {trial.number: value for trial, value in _with_metric(report)}
     scales = [scale_of(_settings(report, name), report.space[name]) for name in report.searched]
     if scores:
         scales.append(scale_of(scores.values()))
+    if len(scales) < 2:
+        return None
     with new_chart(WIDTH, 3.9) as (figure, axes):
         for trial, look in _worst_first(report):
             values = [*(trial.settings[name] for name in report.searched), scores.get(trial.number)]
