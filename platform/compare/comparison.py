@@ -12,8 +12,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from hdam.platform.compare.scores import MetricScore, score_all
 from hdam.platform.compare.table import records_of, to_csv, to_markdown
 from hdam.platform.compare.video import Painter, film, read_clips
 from hdam.platform.model_folder import LoadedModel
-from hdam.platform.pages.page import render
+from hdam.platform.pages.page import made_now, render
 from hdam.platform.runs import write_json
 
 COMPARISON = "hdam comparison, version 1"
@@ -68,7 +66,7 @@ def compare(
     target = parent / f"{entrants[0].record.dataset['name']}-{_key(entrants, choice.metric.name)}"
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     findings = Findings(
-        entrants=entrants, scores=scores, choice=choice, by_clip=values, shots=(), facts=_facts(), name=target.name
+        entrants=entrants, scores=scores, choice=choice, by_clip=values, shots=(), facts=[made_now()], name=target.name
     )
     try:
         partial.mkdir(parents=True)
@@ -188,10 +186,6 @@ def _key(entrants: Sequence[Entrant], by: str) -> str:
     models = [each.record.model["weights"] + each.folder.name for each in entrants]
     settings = json.dumps(first.settings, sort_keys=True)
     return f"{stable_hash(COMPARISON, first.dataset['fingerprint'], settings, by, *models):032x}"[:8]
-
-
-def _facts() -> list[tuple[str, str]]:
-    return [("Made", f"{datetime.now().astimezone():%Y-%m-%d %H:%M} by hdam {metadata.version('hdam')}")]
 
 
 def _move(partial: Path, target: Path) -> None:

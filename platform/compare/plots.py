@@ -1,7 +1,7 @@
 """The charts of a comparison; a model has the same colour and marker in all of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from hdam.platform.compare.scores import MetricScore
 from hdam.platform.compare.table import title_of
 from hdam.platform.evaluation.metrics import Metric, Protocol
 from hdam.platform.evaluation.tables import PER_FRAME_NAME, read_table
-from hdam.platform.pages.charts import INK, new_chart, series, to_svg
+from hdam.platform.pages.charts import INK, draw_grid, new_chart, series, to_svg
 from hdam.platform.pages.page import Chart
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def plot_means(score: MetricScore, labels: Sequence[str]) -> Chart:
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.08)
         axes.locator_params(axis="x", nbins=5)
-        _draw_grid(axes, "x")
+        draw_grid(axes, "x")
         title = title_of(score.metric) + (", across identities" if score.protocol == "cross" else "")
         means = [f"{label} {mean:.{score.metric.decimals}f}" for label, mean in _means(score, labels)]
         name = f"means-{score.protocol}-{score.metric.name}"
@@ -89,7 +89,7 @@ def plot_course(entrants: Sequence[Entrant], protocol: Protocol, metric: Metric)
         axes.set_ylabel(_axis_name(metric))
         axes.margins(x=0.01)
         axes.locator_params(nbins=6)
-        _draw_grid(axes, "y")
+        draw_grid(axes, "y")
         figure.legend(loc="outside upper left", ncols=2, fontsize=9, handlelength=2.2)
         title = f"{metric.title} over time"
         svg = to_svg(figure, name=f"course-{metric.name}", description=f"{title}, mean over clips by frame number")
@@ -128,7 +128,7 @@ def _scatter(axes: "Axes", values: NDArray[np.float64], place: int) -> None:
     axes.plot(*values.T, series(place).marker, color=series(place).light, markersize=5, alpha=0.75)
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     axes.locator_params(nbins=5)
-    _draw_grid(axes, "both")
+    draw_grid(axes, "both")
 
 
 def _means(score: MetricScore, labels: Sequence[str]) -> list[tuple[str, float]]:
@@ -138,8 +138,3 @@ def _means(score: MetricScore, labels: Sequence[str]) -> list[tuple[str, float]]
 def _axis_name(metric: Metric, label: str = "") -> str:
     unit = f", {metric.unit}" if metric.unit else ""
     return f"{metric.title}{unit}" + (f", {shorten(label)}" if label else "")
-
-
-def _draw_grid(axes: "Axes", which: Literal["x", "y", "both"]) -> None:
-    axes.grid(axis=which, color=INK, alpha=0.12, linewidth=0.8)
-    axes.set_axisbelow(True)

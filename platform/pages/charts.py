@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 INK = "#010203"
 """Stands for the colour of the page's text until the SVG is written."""
+PAPER = "#fdfeff"
+"""Stands likewise for the colour of the page itself."""
 PIXELS_PER_INCH = 96
 MOST_ENLARGED = 1.15
 """A chart grows no larger, so that the letters of all charts have about the same size."""
@@ -71,6 +73,12 @@ def new_chart(width: float, height: float) -> "Iterator[tuple[Figure, Axes]]":
         yield figure, figure.add_subplot()
 
 
+def draw_grid(axes: "Axes", which: Literal["x", "y", "both"]) -> None:
+    """Faint lines behind what is drawn."""
+    axes.grid(axis=which, color=INK, alpha=0.12, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
 def to_svg(figure: Figure, *, name: str, description: str) -> str:
     """The chart, within its block, for the middle of a page; `name` is no other chart's there.
 
@@ -85,7 +93,7 @@ def to_svg(figure: Figure, *, name: str, description: str) -> str:
     svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"font: ([^;\"']*px) [^;\"]*", rf"font: \1 {FONTS}".replace("'", "&#39;"), svg)
-    svg = svg.replace(INK, "currentColor")
+    svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper, white)")
     pixels = MOST_ENLARGED * PIXELS_PER_INCH * figure.get_figwidth()
     svg = re.sub(r'(<svg [^>]*?)width="[^"]*pt"', rf'\1style="max-width: {pixels:.0f}px"', svg, count=1)
     svg = re.sub(r'(<svg [^>]*?) height="[^"]*pt"', r"\1", svg, count=1)

@@ -1,11 +1,13 @@
 """Report pages: one HTML file with everything in it, which opens from disk, and has nothing to fetch.
 
-The frame knows sections of text, tables, charts and films; what they say is the report's own affair.
+The frame knows sections of text, tables, charts, films and pictures; what they say is the report's own affair.
 """
 
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -90,7 +92,22 @@ class Film:
     """Of what the pictures show, for who does not see them."""
 
 
-Block = Paragraphs | Table | Charts | Film
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A picture in the page."""
+
+    kind: ClassVar[str] = "picture"
+    title: str
+    image: str
+    """A data URI."""
+    width: int
+    """In pixels; it is not drawn larger."""
+    description: str
+    """Of what it shows, for who does not see it."""
+    caption: str = ""
+
+
+Block = Paragraphs | Table | Charts | Film | Picture
 
 
 class Section(NamedTuple):
@@ -120,6 +137,11 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE_NAME).render(page=page, series=SERIES)
+
+
+def made_now() -> tuple[str, str]:
+    """The fact of when and with what a page is made."""
+    return "Made", f"{datetime.now().astimezone():%Y-%m-%d %H:%M} by hdam {metadata.version('hdam')}"
 
 
 def data_uri(path: Path) -> str:

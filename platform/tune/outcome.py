@@ -13,9 +13,10 @@ from hdam.platform.registry import tag_version
 from hdam.platform.runs import STAGES_DIR, RunRecord, StageRecord, read_record
 from hdam.platform.stages import StageKind
 from hdam.platform.tracked_run import log_file, log_metrics, log_table, set_tags
+from hdam.platform.tune.files import write_report
 from hdam.platform.tune.plan import SweepPlan
 from hdam.platform.tune.records import Ledger, TrialRecord
-from hdam.platform.tune.report import best_trial, columns_of, write_report
+from hdam.platform.tune.report import best_trial, columns_of
 from hdam.platform.tune.trial import TrialTask, prepare_trial
 
 if TYPE_CHECKING:

@@ -87,12 +87,12 @@ def _ask(space: dict[str, Range], told: Sequence[Told], *, seed: int, is_low_goo
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions = {name: _distribution(values) for name, values in space.items()}
+    distributions = {name: distribution_of(values) for name, values in space.items()}
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(3, len(space)), constant_liar=True)
     study = optuna.create_study(sampler=sampler, direction="minimize" if is_low_good else "maximize")
     for each in told:
         # Values that are listed are told by their place, since Optuna takes no lists and no durations.
-        params = {name: _place(space[name], value) for name, value in each.point.items()}
+        params = {name: place_of(space[name], value) for name, value in each.point.items()}
         states = optuna.trial.TrialState
         unfinished = states.PRUNED if each.history else states.RUNNING
         study.add_trial(
@@ -108,7 +108,8 @@ def _ask(space: dict[str, Range], told: Sequence[Told], *, seed: int, is_low_goo
     return {name: _value(space[name], value) for name, value in asked.items()}
 
 
-def _distribution(values: Range) -> "BaseDistribution":
+def distribution_of(values: Range) -> "BaseDistribution":
+    """Optuna's; where values are listed, of their places."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if values.values is not None:
@@ -119,7 +120,8 @@ def _distribution(values: Range) -> "BaseDistribution":
     return FloatDistribution(low, high, log=values.loguniform is not None)
 
 
-def _place(values: Range, value: Any) -> Any:
+def place_of(values: Range, value: Any) -> Any:
+    """The value as `distribution_of` has it."""
     return value if values.values is None else values.values.index(value)
 
 

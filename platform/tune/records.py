@@ -4,11 +4,12 @@ results/sweeps/NAME-KEY/
   sweep.json                status, MLflow run, and all trials
   trial-001/run.json        a trial's MLflow run and the folders of its stages, as of any run of an experiment
   trial-001/task.json       what the trial is told
-  trials.csv, report.md     the report
+  report.html, report.md, trials.csv
   tune/                     what Ray Tune keeps while it runs; nothing is read from there
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -53,6 +54,16 @@ class TrialRecord:
     def name(self) -> str:
         """Of its folder, and of its MLflow run."""
         return f"trial-{self.number:03d}"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is not begun again."""
+        return self.status in ENDED
+
+    def value(self, metric: str) -> float | None:
+        """Of the metric; None where the trial is not finished, has no such metric, or has one that is no number."""
+        value = self.metrics.get(metric, math.nan)
+        return value if self.status == "finished" and math.isfinite(value) else None
 
 
 def number_in(name: str) -> int:

@@ -1,26 +1,20 @@
-"""The report of a sweep, made of its record alone: a row for every combination, with its spread over seeds.
+"""What a sweep found, by its record alone: a row for every combination, with its spread over seeds."""
 
-`write_report` is where other forms of it (pages, pictures) join: they are files in the sweep's folder, and all that it
-returns is kept with the sweep's MLflow run.
-"""
-
-import csv
-import io
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hdam.experiments.sweep import Sweep
-from hdam.platform.runs import write_text
+from hdam.experiments.sweep import Range, Sweep
 from hdam.platform.tune.plan import SweepPlan
 from hdam.platform.tune.points import search_space
 from hdam.platform.tune.records import Ledger, TrialRecord, count_statuses
 
 CSV_NAME = "trials.csv"
 MARKDOWN_NAME = "report.md"
+PAGE_NAME = "report.html"
 
 
 class Row(NamedTuple):
@@ -28,7 +22,7 @@ class Row(NamedTuple):
 
     trials: tuple[TrialRecord, ...]
     values: tuple[float, ...]
-    """Of the metric, in those that are finished."""
+    """Of the metric, in those that are finished and have it."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -54,8 +48,10 @@ class SweepReport:
     folder: Path
     mlflow_run_id: str
     sweep: Sweep
-    searched: tuple[str, ...]
-    """Names of the settings that differ."""
+    space: Mapping[str, Range]
+    """The settings that differ, by name, and the values that they may take."""
+    num_planned: int
+    """Trials that were to be done."""
     rows: tuple[Row, ...]
     """The best first; those without a finished trial last."""
     best: TrialRecord | None
@@ -63,6 +59,16 @@ class SweepReport:
     seconds: float
     """Of the last attempt."""
     was_known: bool
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """Names of the settings that differ."""
+        return tuple(self.space)
+
+    @property
+    def good(self) -> str:
+        """Which values of the metric are: low or high ones."""
+        return "low" if self.sweep.mode == "min" else "high"
 
     @property
     def trials(self) -> tuple[TrialRecord, ...]:
@@ -78,7 +84,8 @@ def make_report(plan: SweepPlan, ledger: Ledger, *, seconds: float = 0.0, was_kn
         folder=ledger.folder,
         mlflow_run_id=record.mlflow_run_id,
         sweep=plan.loaded.sweep,
-        searched=tuple(search_space(plan.loaded)),
+        space=search_space(plan.loaded),
+        num_planned=max(plan.num_trials, len(record.trials)),
         rows=rows_of(plan, record.trials),
         best=ledger.trial(record.best) if record.best else None,
         model_uri=f"models:/{record.model_name}/{record.model_version}" if record.model_name else "",
@@ -93,32 +100,18 @@ def rows_of(plan: SweepPlan, trials: Sequence[TrialRecord]) -> tuple[Row, ...]:
     points: dict[int, list[TrialRecord]] = {}
     for trial in trials:
         points.setdefault(trial.point, []).append(trial)
-    rows = [Row(tuple(same), tuple(_values(same, sweep.metric))) for same in points.values()]
+    rows = [Row(tuple(same), tuple(values_of(same, sweep.metric))) for same in points.values()]
     sign = 1 if sweep.mode == "min" else -1
     return tuple(sorted(rows, key=lambda row: sign * row.mean if row.values else math.inf))
 
 
 def best_trial(plan: SweepPlan, trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """Of the best combination the best seed; None where no finished trial has the metric."""
-    rows, metric = rows_of(plan, trials), plan.loaded.sweep.metric
+    rows, sweep = rows_of(plan, trials), plan.loaded.sweep
     if not rows or not rows[0].values:
         return None
-    choose = min if plan.loaded.sweep.mode == "min" else max
-    finished = [trial for trial in rows[0].trials if trial.status == "finished" and metric in trial.metrics]
-    return choose(finished, key=lambda trial: trial.metrics[metric])
-
-
-def write_report(plan: SweepPlan, ledger: Ledger) -> list[Path]:
-    """The report as files in the sweep's folder."""
-    table, text = ledger.folder / CSV_NAME, ledger.folder / MARKDOWN_NAME
-    columns = columns_of(plan, ledger.trials)
-    rows = io.StringIO()
-    writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    write_text(table, rows.getvalue())
-    write_text(text, "\n".join(_markdown(make_report(plan, ledger))) + "\n")
-    return [table, text]
+    best = (min if sweep.mode == "min" else max)(rows[0].values)
+    return next(trial for trial in rows[0].trials if trial.value(sweep.metric) == best)
 
 
 def columns_of(plan: SweepPlan, trials: Sequence[TrialRecord]) -> dict[str, list[Any]]:
@@ -158,27 +151,19 @@ def rounded(value: Any) -> str:
     return str(value)
 
 
-def _values(trials: Sequence[TrialRecord], metric: str) -> list[float]:
-    return [trial.metrics[metric] for trial in trials if trial.status == "finished" and metric in trial.metrics]
+def values_of(trials: Iterable[TrialRecord], metric: str) -> list[float]:
+    """Of the metric, in those that are finished and have it."""
+    return [value for trial in trials if (value := trial.value(metric)) is not None]
 
 
-def _markdown(report: SweepReport) -> list[str]:
-    sweep = report.sweep
-    header = [*report.searched, "trials", "ended", f"{sweep.metric}, mean", "± over seeds", "lowest … highest"]
-    lines = [f"# {report.name}", "", sweep.question, ""]
-    lines += [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    for row in report.rows:
-        lines.append(f"| {' | '.join([*(rounded(row.settings[name]) for name in report.searched), *cells(row)])} |")
-    good = "low" if sweep.mode == "min" else "high"
-    seeds = f"{len(sweep.seeds)} seeds" if len(sweep.seeds) > 1 else "one seed, which tells no difference from chance"
-    lines += ["", f"{sweep.metric}: {good} is good; {seeds}."]
-    if report.best is not None:
-        lines += [
-            "",
-            f"The best is trial {report.best.number} (MLflow run {report.best.mlflow_run_id}); its model is "
-            f"{report.model_uri}.",
-        ]
-    told = [trial for trial in report.trials if trial.reason]
-    if told:
-        lines += ["", *(f"* Trial {trial.number} {trial.status}: {trial.reason}" for trial in told)]
-    return lines
+def describe(settings: Mapping[str, Any]) -> str:
+    """In words: `num_intermediate 3, delta 0.3`."""
+    return ", ".join(
+        f"{name} {rounded(value)}" for name, value in zip(short_names([*settings]), settings.values(), strict=True)
+    )
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The last parts of dotted names, where they tell them apart."""
+    short = [name.rpartition(".")[2] for name in names]
+    return [last if short.count(last) == 1 else name for name, last in zip(names, short, strict=True)]

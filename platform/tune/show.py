@@ -1,7 +1,5 @@
 """What `hdam tune` says: the plan of a dry run, and the report of a sweep."""
 
-from collections.abc import Sequence
-
 from rich.console import Console
 from rich.text import Text
 
@@ -10,7 +8,7 @@ from hdam.platform.tracking import ui_command
 from hdam.platform.tune.cost import Cost
 from hdam.platform.tune.plan import SweepPlan
 from hdam.platform.tune.points import search_space
-from hdam.platform.tune.report import MARKDOWN_NAME, SweepReport, cells, rounded
+from hdam.platform.tune.report import PAGE_NAME, SweepReport, cells, rounded, short_names
 from hdam.platform.tune.shared import is_finished
 
 
@@ -48,18 +46,12 @@ def show_sweep(report: SweepReport, console: Console) -> None:
         if trial.reason:
             _say(console, f"Trial {trial.number} {trial.status}: {trial.reason}", style="yellow")
     known = "was finished before" if report.was_known else f"took {report.seconds / 60:.1f} min"
-    _say(console, f"The sweep {known}; the report is {report.folder / MARKDOWN_NAME}")
+    _say(console, f"The sweep {known}; the report is {report.folder / PAGE_NAME}")
     if report.best is None:
         _say(console, f"No finished trial has {report.sweep.metric}, so that no model is registered")
     else:
         _say(console, f"Best: trial {report.best.number}, model {report.model_uri}, alias candidate")
     _say(console, f"  {ui_command()}")
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    """The last parts of dotted names, where they tell them apart."""
-    short = [name.rpartition(".")[2] for name in names]
-    return [last if short.count(last) == 1 else name for name, last in zip(names, short, strict=True)]
 
 
 def _show_cost(cost: Cost, console: Console) -> None:

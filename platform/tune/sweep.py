@@ -21,6 +21,7 @@ from hdam.platform.fit import in_background
 from hdam.platform.procedure import ending
 from hdam.platform.runs import locked
 from hdam.platform.tracked_run import resume_run, start_run
+from hdam.platform.tune.files import write_report
 from hdam.platform.tune.outcome import conclude
 from hdam.platform.tune.plan import SweepPlan, plan_sweep
 from hdam.platform.tune.records import ENDED, SWEEPS_DIR, Ledger, TrialRecord, count_statuses
@@ -104,16 +105,11 @@ class _Sweep:
         run_id = ledger.record.mlflow_run_id
         with ending(self._client, self._watchdog, run_id, ledger.folder, note=lambda _, __: None):
             finish_shared(plan, client=self._client, watchdog=self._watchdog, run_id=run_id)
-            guard = Guard(ledger, self._watchdog)
             try:
-                self._do_trials(guard)
-            finally:
-                settle_trials(plan, ledger, client=self._client, task_of=self._task)
-                guard.release()
-            LOG.info("all trials have ended: %s", count_statuses(ledger.trials))
-            if not any(trial.status == "finished" for trial in ledger.trials):
-                reasons = [f"trial {trial.number}: {trial.reason}" for trial in ledger.trials if trial.reason]
-                raise TrainingError(f"no trial of {plan.name} could be finished; {'; '.join(reasons[:3])}")
+                self._finish_trials()
+            except BaseException:  # Ctrl-C among them: what is known until now is told
+                write_report(plan, ledger)
+                raise
             conclude(plan, ledger, client=self._client, task_of=self._task)
         return make_report(plan, ledger, seconds=time.monotonic() - started)
 
@@ -135,6 +131,20 @@ class _Sweep:
             )
 
         ledger.change(mlflow_run_id=tracking.patiently(client, start))
+
+    def _finish_trials(self) -> None:
+        """Do all trials, and settle them whatever happens. Raises TrainingError where none could be finished."""
+        plan, ledger = self._plan, self._ledger
+        guard = Guard(ledger, self._watchdog)
+        try:
+            self._do_trials(guard)
+        finally:
+            settle_trials(plan, ledger, client=self._client, task_of=self._task)
+            guard.release()
+        LOG.info("all trials have ended: %s", count_statuses(ledger.trials))
+        if not any(trial.status == "finished" for trial in ledger.trials):
+            reasons = [f"trial {trial.number}: {trial.reason}" for trial in ledger.trials if trial.reason]
+            raise TrainingError(f"no trial of {plan.name} could be finished; {'; '.join(reasons[:3])}")
 
     def _do_trials(self, guard: Guard) -> None:
         queue = Queue(self._plan, self._ledger)

@@ -69,7 +69,7 @@ def told_of(trials: Sequence[TrialRecord], metric: str) -> list[Told]:
     found: list[Told] = []
     for point in sorted({trial.point for trial in trials}):
         same = [trial for trial in trials if trial.point == point and trial.status != "failed"]
-        values = [trial.metrics[metric] for trial in same if trial.status == "finished" and metric in trial.metrics]
+        values = [value for trial in same if (value := trial.value(metric)) is not None]
         stopped = next((trial.history for trial in same if trial.status == "stopped" and not values), [])
         if same:
             value = sum(values) / len(values) if values else None
