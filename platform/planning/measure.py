@@ -19,8 +19,8 @@ from hdam.platform.step import TrainStep
 
 ROUNDS = 3
 """Timed steps for every share; their median counts."""
-ENOUGH_SECONDS = 10.0
-"""After so long no larger share is tried."""
+ENOUGH_SECONDS = 20.0
+"""After so long no larger share is tried, where two are known."""
 FITTED_SHARES = 3
 """The line goes through the largest ones, which come nearest to those of a training."""
 WRITTEN_BYTES = 64 << 20
@@ -101,7 +101,7 @@ def _affordable_shares(trainer: TrainStep) -> list[int]:
     whole = trainer.experiment.optim.batch_size
     shares: list[int] = []
     started = time.perf_counter()
-    while not shares or (shares[-1] < whole and time.perf_counter() - started < ENOUGH_SECONDS):
+    while not shares or (shares[-1] < whole and (len(shares) < 2 or time.perf_counter() - started < ENOUGH_SECONDS)):
         shares.append(min(whole, 2 * shares[-1] if shares else 1))
         _step_seconds(trainer, shares[-1])
     return shares[-FITTED_SHARES:]

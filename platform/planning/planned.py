@@ -156,8 +156,8 @@ def _training_speed(experiment: Experiment, told: Told) -> tuple[float, float, s
         return told.fixed_seconds, (whole - told.fixed_seconds) / batch, "as told"
     if told.fixed_seconds:
         raise InputError("--fixed-ms needs --pairs-per-second: what is measured here brings its own")
-    if not told.is_measured_anew and (found := _earlier_training(experiment)):
-        return found
+    if not told.is_measured_anew and (known := _earlier_training(experiment)):
+        return known
     try:
         found = measure_steps(experiment)
     except WeightsError as error:
