@@ -14,7 +14,7 @@ GPUS = (1, 4, 8, 64)
 def plan(
     experiment: Annotated[Path, typer.Argument(help="YAML file, or the name of a shipped one.", show_default=False)],
     gpus: Annotated[
-        list[int] | None, typer.Option(min=1, help="Workers, one a GPU; may be said again. [default: 1, 4, 8 and 64]")
+        list[int] | None, typer.Option(min=1, help="Workers, one a GPU, said once or more; 1, 4, 8 and 64 if absent.")
     ] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="As for hdam train.")] = None,
     clips: Annotated[int | None, typer.Option(min=1, help="Training clips, where there is no dataset yet.")] = None,
