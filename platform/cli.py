@@ -17,11 +17,13 @@ from typer.core import TyperGroup
 
 from hdam.pipelines.errors import InputError
 from hdam.platform.cli_bench import bench_app
+from hdam.platform.cli_cluster import cluster_app
 from hdam.platform.cli_compare import compare
 from hdam.platform.cli_data import data_app
 from hdam.platform.cli_detectors import detectors_app
 from hdam.platform.cli_evaluate import evaluate
 from hdam.platform.cli_models import models_app
+from hdam.platform.cli_plan import plan
 from hdam.platform.cli_published import export_weights, import_weights
 from hdam.platform.cli_show import show_app, structure_score
 from hdam.platform.cli_tune import tune
@@ -66,6 +68,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(weights_app, name="weights")
 app.add_typer(detectors_app, name="detectors")
 app.add_typer(bench_app, name="bench")
+app.add_typer(cluster_app, name="cluster")
 app.command("import-weights")(import_weights)
 app.command("export-weights")(export_weights)
 app.add_typer(show_app, name="show")
@@ -73,6 +76,7 @@ app.command("structure-score")(structure_score)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(tune)
+app.command()(plan)
 
 
 def main() -> None:

@@ -17,6 +17,8 @@ class Speed(NamedTuple):
     """How fast a training was."""
 
     pairs_per_second: float
+    """Of all workers together."""
+    workers: int
     folder: Path
     """The stage that it was measured in."""
 
@@ -63,8 +65,9 @@ def measured_speed(stage: Stage) -> Speed | None:
             continue
         newest = newest_checkpoint(path.parent)
         seal = read_seal(newest) if newest else None
-        if speed > 0 and seal and (seal["experiment"] or {}).get("data", {}).get("size") == stage.experiment.data.size:
-            return Speed(speed, path.parent)
+        settings = (seal["experiment"] if seal else None) or {}
+        if speed > 0 and settings.get("data", {}).get("size") == stage.experiment.data.size:
+            return Speed(speed, settings["resources"]["workers"], path.parent)
     return None
 
 
