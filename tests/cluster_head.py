@@ -70,6 +70,7 @@ class ClusterHead:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         environment |= {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._token_path)} | self._env_vars
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
