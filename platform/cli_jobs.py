@@ -9,14 +9,13 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobDetails
-
     from hdam.platform.jobs.server import JobsServer
 
 OUT = Console()
 ERRORS = Console(stderr=True)
 STATUS_FAILED = 1
 STATUS_INTERRUPTED = 130
+REMEDY = "start its Ray with RAY_AUTH_MODE=token"
 
 Address = Annotated[
     str | None,
@@ -63,13 +62,10 @@ def submit(
     settings = job_settings(view, passed=pass_env or [])
     job = "-".join(part for part in (order.name, slug(order.label), secrets.token_hex(3)) if part)
     if server.is_open():
-        _say(
-            "This cluster asks for no token: whoever reaches it may run anything there; start its Ray with RAY_AUTH_MODE=token"
-        )
+        _say(f"This cluster asks for no token, so that whoever reaches it may run anything there; {REMEDY}")
     if settings.kept:
-        _say(
-            f"Not sent, since whoever has the cluster's token could read it: {', '.join(settings.kept)}; nodes need their own"
-        )
+        names = ", ".join(settings.kept)
+        _say(f"Not sent, since whoever has the cluster's token could read it: {names}; the nodes need their own")
     with packed(order.files) as package:
         env_vars = {**settings.env_vars, **naming(job, git_commit())}
         server.submit(job, entrypoint, package=package, env_vars=env_vars, metadata={"hdam": order.name})
@@ -138,16 +134,12 @@ def _follow(server: "JobsServer", job: str, *, options: str) -> None:
     except InputError as error:
         _say(f"hdam: {error}; job {job} may go on: {how_to_return(job, options=options)}")
         raise typer.Exit(STATUS_FAILED) from None
-    if _ended_well(details):
+    if details.status.value == "SUCCEEDED":
         _say(f"Job {job} is done")
         return
     what = f"failed: {follower.reason(details)}" if details.status.value == "FAILED" else "was stopped"
     _say(f"hdam: job {job} {what}")
     raise typer.Exit(STATUS_FAILED)
-
-
-def _ended_well(details: "JobDetails") -> bool:
-    return details.status.value == "SUCCEEDED"
 
 
 def _options(address: str | None) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from ports import free_port
 from processes import descendants
 
+STARTS = 3
 SECONDS_TO_START = 180
 SECONDS_TO_STOP = 30
 OURS = ("AWS_", "HDAM_", "MLFLOW_", "RAY_", "PYTHON")
@@ -51,9 +52,20 @@ class ClusterHead:
         }
 
     def start(self):
-        """Start the head and wait until its jobs server answers, which takes about 10 s."""
+        """Start the head and wait until its jobs server answers, which takes about 10 s.
+
+        Tried more than once: Ray gives its processes 30 s, in which a busy machine does not always start them.
+        """
         self._token_path.write_text(self.token)
         self._token_path.chmod(0o600)
+        for _ in range(STARTS):
+            self._start_processes()
+            if self._answers_in_time():
+                return
+            self.stop()
+        raise RuntimeError(f"the head does not answer:\n{self._log.read_text(encoding='utf-8')}")
+
+    def _start_processes(self):
         ports = {
             name: str(free_port())
             for name in ("port", "ray-client-server-port", "dashboard-agent-listen-port", "metrics-export-port")
@@ -81,7 +93,6 @@ class ClusterHead:
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait_until_it_answers()
 
     def stop(self):
         """End the head and everything that it started."""
@@ -124,12 +135,12 @@ class ClusterHead:
     def _log(self):
         return self._folder / "head.log"
 
-    def _wait_until_it_answers(self):
+    def _answers_in_time(self):
         request = urllib.request.Request(f"{self.address}/api/jobs/", headers={"Authorization": f"Bearer {self.token}"})
         give_up = time.monotonic() + SECONDS_TO_START
         while time.monotonic() < give_up and self._process.poll() is None:
             with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
                 if answer.status == 200:
-                    return
+                    return True
             time.sleep(0.5)
-        raise RuntimeError(f"the head does not answer:\n{self._log.read_text(encoding='utf-8')}")
+        return False

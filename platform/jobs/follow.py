@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 
 from ray.job_submission import JobDetails, JobStatus
@@ -12,7 +11,8 @@ from hdam.platform.jobs.server import AwayError, JobsServer
 SECONDS_OF_TRYING = 120.0
 """How long a server that went away is looked for."""
 SECONDS_BETWEEN_TRIES = 2.0
-LAST_LINES = 50
+LAST_CHARACTERS = 20_000
+"""Among which the reason of a failure is looked for."""
 MISTAKE = "hdam: "
 """How hdam's own line about what went wrong begins."""
 
@@ -26,10 +26,13 @@ class Follower:
         self._server = server
         self._job = job
         self._num_read = 0
-        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._last = ""
 
     def follow(self, write: Write) -> JobDetails:
-        """Hand the log to `write` until the job has ended; returns how. Raises AwayError where the server stays away."""
+        """Hand the log to `write` until the job has ended; returns how it did.
+
+        Raises AwayError where the server goes away and stays away.
+        """
         away_since = None
         while True:
             before = self._num_read
@@ -47,7 +50,7 @@ class Follower:
 
     def reason(self, details: JobDetails) -> str:
         """Why a job failed: its own line, else the last that it said, else what Ray says of it."""
-        said = [line.strip() for line in self._last_lines if line.strip()]
+        said = [line.strip() for line in self._last.splitlines() if line.strip()]
         own = [line for line in said if line.startswith(MISTAKE)]
         if details.driver_exit_code is None:  # it was never begun, or was lost with its node
             return (details.message or "no reason given").strip().splitlines()[0]
@@ -59,7 +62,7 @@ class Follower:
             new, skipped = text[skipped:], max(0, skipped - len(text))
             if new:
                 self._num_read += len(new)
-                self._last_lines.extend(new.splitlines())
+                self._last = (self._last + new)[-LAST_CHARACTERS:]
                 write(new)
 
 

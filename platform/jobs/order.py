@@ -1,5 +1,6 @@
 """A command that is to be done on a cluster: checked here, and put in words that its nodes understand."""
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class Order:
         self._check_datasets(view)
         for name, what in PLACES.get(self.name, {}).items():
             if (given := self.params[name]) is not None:
-                self.params[name] = _each(given, lambda address, what=what: _place(address, view, what))
+                self.params[name] = _each(given, functools.partial(_place, view=view, what=what))
         if self.experiments:
             moved = [f"{name}={place}" for name, place in self._moved(view)]
             self.params[CHANGES] = [*(self.params[CHANGES] or []), *moved]
@@ -128,7 +129,7 @@ READERS: Mapping[str, Callable[[Order], None]] = {
     "evaluate": _read_model,
     "compare": _read_model,
     "prepare": _read_dataset,
-    "doctor": lambda order: None,
+    "doctor": lambda _: None,
 }
 """The commands that make sense on a cluster, and what reads them."""
 
@@ -147,7 +148,7 @@ def _send(order: Order, name: str, settings: Mapping[str, Any]) -> str:
     return path
 
 
-def _place(address: str, view: View, what: str) -> str:
+def _place(address: str, *, view: View, what: str) -> str:
     return address if address.startswith(REGISTERED) else view.place(address, what=what)
 
 

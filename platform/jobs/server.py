@@ -31,8 +31,9 @@ CHATTY = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
+    "ray._private.authentication.authentication_token_setup",
 )
-"""Loggers that tell of every upload."""
+"""Loggers that tell of every upload, and that a token is in use."""
 TOKEN = "its token belongs in RAY_AUTH_TOKEN_PATH (a file) or ~/.ray/auth_token, and RAY_AUTH_MODE must not be disabled"
 
 

@@ -36,8 +36,8 @@ FORBIDDEN = "RAY_"
 
 STOPPING = {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
 """How long a job that is stopped may finish its step and write a checkpoint; Ray would kill it after three seconds."""
-SCREEN = {"COLUMNS": "140", "TERM": "dumb"}
-"""Of the log: lines of this width, and no cursor to be moved."""
+SCREEN = {"COLUMNS": "140", "TERM": "dumb", "RAY_COLOR_PREFIX": "0"}
+"""Of the log: lines of this width, no cursor to be moved, and no colours."""
 
 
 class Settings(NamedTuple):
