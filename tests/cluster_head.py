@@ -16,6 +16,8 @@ from pathlib import Path
 from ports import free_port
 from processes import descendants
 
+PATIENCE = {"RAY_agent_register_timeout_ms": "300000"}
+"""A head ends where its agents are not up in 30 s, which they are not on a busy machine."""
 STARTS = 3
 SECONDS_TO_START = 180
 SECONDS_TO_STOP = 30
@@ -81,7 +83,7 @@ class ClusterHead:
         }
         command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        environment |= {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment |= {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", **PATIENCE}
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._token_path)} | self._env_vars
         with self._log.open("w") as log:
@@ -99,6 +101,7 @@ class ClusterHead:
         if self._process is None:
             return
         below = [pid for pid, _ in descendants(self._process.pid)]
+        below += [pid for pid, command in descendants(1) if str(self._folder) in command]  # had it died before
         self._process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(SECONDS_TO_STOP)

@@ -87,16 +87,18 @@ def status_of(head, job):
 @pytest.fixture(scope="module")
 def trained(client):
     """A training that was submitted and has ended."""
-    return hdam(client, "submit", "--", "train", "mine.yaml", "--set", "seed=3")
+    done = hdam(client, "submit", "--", "train", "mine.yaml", "--set", "seed=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 @pytest.fixture(scope="module")
 def job(trained):
+    """Its job's name."""
     return trained.stderr.split("Job ")[1].split()[0]
 
 
 def test_a_training_is_done_on_the_cluster(client, trained, job):
-    assert trained.returncode == 0, trained.stdout + trained.stderr
     assert job.startswith("train-mine-")
     assert "hdam: 8 of 8" in trained.stdout
     assert "Model models:/hdam-squares/1" in trained.stdout

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import ray
 import typer
 import yaml
 from ports import free_port
@@ -294,6 +295,13 @@ def test_another_version_of_ray_is_told():
         status, line = jobs_list(address)
     assert status == 2
     assert line.startswith(f"hdam: the cluster at {address} runs Ray 2.51.0, this machine 2.60")
+
+
+def test_a_cluster_that_asks_for_no_token_is_noticed(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    with answering(json.dumps({"version": "4", "ray_version": ray.__version__}).encode()) as address:
+        assert JobsServer(address).is_open()
 
 
 def test_that_nothing_answers_is_told():

@@ -44,7 +44,7 @@ class Order:
         """The command line, with every path as the nodes understand it. Raises InputError where they do not."""
         self._check_datasets(view)
         for name, what in PLACES.get(self.name, {}).items():
-            if (given := self.params[name]) is not None:
+            if (given := self.params.get(name)) is not None:
                 self.params[name] = _each(given, functools.partial(_place, view=view, what=what))
         if self.experiments:
             moved = [f"{name}={place}" for name, place in self._moved(view)]
@@ -52,7 +52,8 @@ class Order:
         return [self.name, *_words(self.syntax, self.params)]
 
     def _check_datasets(self, view: View) -> None:
-        named = [self.params["data"]] if "data" in self.params else [each.data.path for each in self.experiments]
+        given = self.params.get("data")
+        named = [given] if given else [each.data.path for each in self.experiments]
         for dataset in named:
             if not dataset:
                 raise InputError("no dataset given; set data.path: --set data.path=DATASET")
@@ -137,6 +138,7 @@ PLACES: Mapping[str, Mapping[str, str]] = {
     "evaluate": {"model": "the model", "data": "the dataset"},
     "compare": {"models": "the model", "data": "the dataset"},
     "prepare": {"source": "the source", "dataset": "the dataset", "table": "the table"},
+    "doctor": {"data": "the dataset"},
 }
 """Parameters that are paths or addresses."""
 

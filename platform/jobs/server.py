@@ -16,6 +16,7 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
 
 from hdam.pipelines.errors import InputError, first_line
 from hdam.platform.tracking import masked
@@ -63,8 +64,9 @@ class JobsServer:
     def is_here(self) -> bool:
         """Whether every node is this machine. An address says nothing: a port may be forwarded."""
         ours = {place.address for places in psutil.net_if_addrs().values() for place in places}
-        with self._told():
-            nodes = list_nodes(address=self.address, filters=[("state", "=", "ALIVE")])
+        give_up = time.monotonic() + SECONDS_TO_GET_READY
+        while not (nodes := self._nodes()) and time.monotonic() < give_up:  # it has just been started
+            time.sleep(SECONDS_BETWEEN_TRIES)
         return bool(nodes) and all(node.node_ip in ours for node in nodes)
 
     def is_open(self) -> bool:
@@ -119,6 +121,10 @@ class JobsServer:
         with self._told(job):
             return self._client.stop_job(job)
 
+    def _nodes(self) -> list[Any]:
+        with self._told():
+            return list(list_nodes(address=self.address, filters=[("state", "=", "ALIVE")]))
+
     def _check_version(self) -> None:
         theirs = str(self._client.ray_version())
         if theirs.split(".")[:2] != ray.__version__.split(".")[:2]:
@@ -139,7 +145,7 @@ class JobsServer:
             is_wrong = "Authentication failed" in str(error)
             what = "does not know this token" if is_wrong else "takes no one without its token"
             raise InputError(f"the cluster at {where} {what}; {TOKEN}") from None
-        except (OSError, aiohttp.ClientError) as error:
+        except (OSError, aiohttp.ClientError, RayStateApiException) as error:
             raise AwayError(
                 f"no jobs server answers at {where} ({type(error).__name__}); is the head up, and its port 8265 "
                 "forwarded (ray dashboard cluster.yaml)? --address or RAY_API_SERVER_ADDRESS says where it is"

@@ -21,6 +21,9 @@ def entrypoint_of(words: Sequence[str]) -> str:
 
 def show_jobs(jobs: Sequence[JobDetails], console: Console) -> None:
     """A line for each job."""
+    if not jobs:
+        console.print("No job was submitted to this cluster.")
+        return
     table = plain_table("Job", "Status", "Began", "Took", "Command", right=("Took",), whole=("Job", "Status", "Began"))
     for job in jobs:
         began, took = _times(job)

@@ -31,7 +31,7 @@ class View:
                 f"{what} {address} is a path of this machine, which the cluster does not see; give an s3:// address, "
                 "or say --shared-paths where it is a path of a file system that all nodes have"
             )
-        if not Path(whole_address(address)) == Path(address.removeprefix("file://")):
+        if not Path(address.removeprefix("file://")).is_absolute():
             raise InputError(f"{what} {address}: with --shared-paths, expected a whole path, as the nodes have it")
         return address
 
