@@ -28,6 +28,8 @@ SECONDS_TO_GET_READY = 60.0
 SECONDS_BETWEEN_TRIES = 2.0
 NOT_READY = "No available agent"
 """Says a head that has just been started."""
+BROKEN = "WebSocket"
+"""Is in the message of what Ray's client raises where a log's connection breaks."""
 CHATTY = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -151,6 +153,8 @@ class JobsServer:
                 "forwarded (ray dashboard cluster.yaml)? --address or RAY_API_SERVER_ADDRESS says where it is"
             ) from error
         except (RuntimeError, ValueError) as error:
+            if BROKEN in str(error):
+                raise AwayError(f"the connection to {where} broke ({first_line(error)})") from error
             if job and "404" in str(error):
                 raise InputError(f"no job {job} at {where}; hdam jobs list names those there are") from None
             raise InputError(f"the server at {where} refused: {masked(first_line(error))}") from error
