@@ -77,12 +77,17 @@ def _check_overrides(overrides: Mapping[str, Any], sweep: Sweep, path: Path) -> 
             raise InputError(f"--set {name}: {path} searches it; change the values there, under `search`")
 
 
-def _load(path: Path, name: str, sweep: Sweep, overrides: Mapping[str, Any]) -> Experiment:
+def find_beside(path: Path, name: str) -> Path:
+    """The file of an experiment that the sweep at `path` names: beside it, or shipped. Raises InputError."""
     beside = path.parent / name
     file = beside if beside.is_file() else SHIPPED / name
     if not file.is_file():
         raise InputError(f"{path}: experiment: {name}: no such file, neither beside it nor among the shipped ones")
-    experiment = load_experiment(file)
+    return file
+
+
+def _load(path: Path, name: str, sweep: Sweep, overrides: Mapping[str, Any]) -> Experiment:
+    experiment = load_experiment(find_beside(path, name))
     try:
         experiment = override(experiment, sweep.changes)
     except InputError as error:

@@ -22,6 +22,7 @@ from hdam.platform.cli_compare import compare
 from hdam.platform.cli_data import data_app
 from hdam.platform.cli_detectors import detectors_app
 from hdam.platform.cli_evaluate import evaluate
+from hdam.platform.cli_jobs import jobs_app, submit
 from hdam.platform.cli_models import models_app
 from hdam.platform.cli_plan import plan
 from hdam.platform.cli_published import export_weights, import_weights
@@ -77,6 +78,8 @@ app.command()(evaluate)
 app.command()(compare)
 app.command()(tune)
 app.command()(plan)
+app.command(context_settings={"allow_interspersed_args": False})(submit)  # what follows the command is the command's
+app.add_typer(jobs_app, name="jobs")
 
 
 def main() -> None:
