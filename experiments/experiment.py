@@ -97,7 +97,12 @@ class ResourceConfig(Section):
     """What the run takes of the cluster."""
 
     workers: PositiveInt = 2
-    """Training processes, one GPU each where GPUs are used."""
+    """Training processes, one GPU each where GPUs are used. Every batch has as many parts, the micro-batches."""
+    min_workers: PositiveInt | None = None
+    """Fewest workers to train with while machines are missing, each of them taking several micro-batches one after
+    the other, so that batches stay what they are. Only numbers that divide `workers` are used. None is all of them."""
+    wait_seconds: PositiveFloat = 600.0
+    """How long to wait for machines while there is room for fewer workers than that."""
     cpus_per_worker: PositiveFloat = 0.5
     threads_per_worker: PositiveInt = 1
     """Threads that torch uses inside one worker."""
@@ -115,6 +120,26 @@ class ResourceConfig(Section):
     """Worker failures survived by going on from the last checkpoint."""
     max_skipped: PositiveInt = 10
     """Steps in a row whose loss or gradient is no number: so many are skipped before the training is ended."""
+
+    @property
+    def worker_counts(self) -> tuple[int, ...]:
+        """Numbers of workers that training may go on with, in rising order: each takes as many micro-batches."""
+        least = self.min_workers or self.workers
+        return tuple(count for count in range(least, self.workers + 1) if self.workers % count == 0)
+
+    @property
+    def fewest_workers(self) -> int:
+        """The least of `worker_counts`."""
+        return self.worker_counts[0]
+
+    @model_validator(mode="after")
+    def _has_fewer(self) -> "ResourceConfig":
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(
+                f"resources.min_workers={self.min_workers} is more than resources.workers={self.workers}; "
+                "lower it, or leave it out to train with all workers or not at all"
+            )
+        return self
 
 
 class LogConfig(Section):

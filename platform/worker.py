@@ -75,7 +75,7 @@ class Worker:
     def run(self) -> None:
         """Until the last step, or until the driver asks to stop."""
         trainer, last = self._trainer, self._task.last_step
-        self._tell(Started(step=trainer.step))
+        self._tell(Started(step=trainer.step, workers=trainer.workers))
         if trainer.step >= last:
             return
         for batch, waited in timed(batches_of_worker(self._experiment, first_step=trainer.step)):
@@ -170,7 +170,8 @@ def make_trainer(experiment: Experiment, task: Task) -> TrainStep:
         steps_per_epoch=task.steps_per_epoch,
         device=device,
         rank=_rank(),
-        workers=experiment.resources.workers,
+        workers=ray.train.get_context().get_world_size(),
+        micro_batches=experiment.resources.workers,
     )
 
 
