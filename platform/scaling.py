@@ -64,7 +64,6 @@ class WorkerPolicy(ScalingPolicy):
         # failed may still hold theirs.
         rooms = self._look(is_free=self._has_tried)
         if count := num_that_fit(rooms, self._resources):
-            self._has_tried = True
             return self._resize(count)
         self._wait(rooms)
         return NoopDecision()
@@ -88,6 +87,7 @@ class WorkerPolicy(ScalingPolicy):
         return self._resources.workers
 
     def _resize(self, count: int) -> ResizeDecision:
+        self._has_tried = True
         return ResizeDecision(num_workers=count, resources_per_worker=per_worker(self._resources))
 
     def _look(self, *, is_free: bool = False) -> list[Room]:

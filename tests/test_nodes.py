@@ -25,7 +25,7 @@ SECONDS = 300
 """For anything to happen, on a machine that does a lot besides."""
 EVERY = 10
 """Steps between two checkpoints."""
-STEPS = 600
+STEPS = 300
 CHANGES = {
     "optim.duration": f"{STEPS} steps",
     "resources.cpus_per_worker": 2,  # so that there is no room for them on the head, which has one

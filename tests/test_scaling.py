@@ -6,6 +6,7 @@ import pytest
 import ray
 
 from hdam.experiments.experiment import ResourceConfig
+from hdam.pipelines.errors import InputError
 from hdam.platform.cluster import check_resources
 from hdam.platform.failures import TrainingError
 from hdam.platform.fit import line_of
@@ -27,7 +28,7 @@ GPUS = {"workers": 8, "cpus_per_worker": 1, "gpus_per_worker": 1, "data_cpus": 4
         ([HEAD, GPU_NODE, CPU_NODE], {**GPUS, "min_workers": 2}, 4),
         ([GPU_NODE, {"CPU": 16, "GPU": 3}], {**GPUS, "min_workers": 1}, 4),  # 7 would be no faster: one has two turns
         ([{"CPU": 16, "GPU": 3}], {**GPUS, "workers": 6, "min_workers": 1}, 3),
-        ([{"CPU": 16, "GPU": 3}], {**GPUS, "min_workers": 3}, 0),
+        ([{"CPU": 16, "GPU": 3}], {**GPUS, "min_workers": 4}, 0),
         ([{"CPU": 2}], {"workers": 2}, 2),
         ([{"CPU": 1}], {"workers": 2}, 0),  # the workers alone would fit, but the data would wait for a CPU for ever
         ([{"CPU": 1.5}], {"workers": 2, "min_workers": 1}, 1),
@@ -44,14 +45,17 @@ def test_the_numbers_of_workers_share_the_micro_batches_evenly():
     assert ResourceConfig(workers=8).worker_counts == (8,)
     assert ResourceConfig(workers=8, min_workers=2).worker_counts == (2, 4, 8)
     assert ResourceConfig(workers=6, min_workers=1).worker_counts == (1, 2, 3, 6)
-    with pytest.raises(ValueError, match=r"resources\.min_workers=3 is more than resources\.workers=2; lower it"):
-        ResourceConfig(workers=2, min_workers=3)
+    for too_odd in (3, 8):
+        with pytest.raises(
+            ValueError, match=rf"min_workers={too_odd} does not divide resources\.workers=4, .* use 1, 2, 4"
+        ):
+            ResourceConfig(workers=4, min_workers=too_odd)
 
 
 def test_a_machine_that_is_too_small_for_all_workers_will_do_for_the_fewest():
     check_resources(ResourceConfig(workers=8, min_workers=2), cpus=2, gpus=0)
-    with pytest.raises(Exception, match=r"resources\.min_workers=4, but this machine has 2 CPUs"):
-        check_resources(ResourceConfig(workers=8, min_workers=3), cpus=2, gpus=0)
+    with pytest.raises(InputError, match=r"resources\.min_workers=4, but this machine has 2 CPUs"):
+        check_resources(ResourceConfig(workers=8, min_workers=4), cpus=2, gpus=0)
 
 
 def begun_policy(**resources):
