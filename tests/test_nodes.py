@@ -21,7 +21,7 @@ from hdam.platform.runs import StageRecord, read_record
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-SECONDS = 300
+SECONDS = 600
 """For anything to happen, on a machine that does a lot besides."""
 EVERY = 10
 """Steps between two checkpoints."""
