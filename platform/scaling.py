@@ -41,7 +41,10 @@ class ScalableTrainer(TorchTrainer):
 
 
 class WorkerPolicy(ScalingPolicy):
-    """As many workers as fit, of the numbers that `resources` allows; waits where not even the fewest do."""
+    """As many workers as fit, of the numbers that `resources` allows; waits where not even the fewest do.
+
+    It has the last word on starts that fail as well, of which Ray would try any number.
+    """
 
     def __init__(self, resources: ResourceConfig, mailbox: Any) -> None:
         super().__init__(scaling_config(resources))
@@ -57,15 +60,23 @@ class WorkerPolicy(ScalingPolicy):
         """A start has been tried since workers were last at work."""
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
-        """Before the first start, after a failure, and after a start that failed."""
+        """Before the first start, after a failure, and after a start that failed.
+
+        Raises TrainingError when no workers have been at work for `resources.wait_seconds`.
+        """
         self._maybe_send_resource_request()
         self._idle_since = self._idle_since or time.monotonic()
         # After a start in vain nothing is ours, so that all that is taken is taken by others. Before, the workers that
         # failed may still hold theirs.
         rooms = self._look(is_free=self._has_tried)
-        if count := num_that_fit(rooms, self._resources):
+        count = num_that_fit(rooms, self._resources)
+        left = self._idle_since + self._resources.wait_seconds - time.monotonic()
+        if left <= 0:
+            raise TrainingError(self._reason(rooms, is_room=count > 0))
+        if count:
             return self._resize(count)
-        self._wait(rooms)
+        self._tell_wait(rooms, left)
+        time.sleep(LOOK_SECONDS)  # Ray asks again at once
         return NoopDecision()
 
     def make_decision_for_running_worker_group(
@@ -103,21 +114,21 @@ class WorkerPolicy(ScalingPolicy):
         free = available_resources_per_node() if is_free else {}
         return [free.get(key, {}) if is_free else node["Resources"] for key, node in nodes.items()]
 
-    def _wait(self, rooms: Sequence[Room]) -> None:
-        """A moment; Ray asks again at once. Raises TrainingError when there has been no room for too long."""
-        assert self._idle_since is not None
-        now, resources = time.monotonic(), self._resources
-        left = self._idle_since + resources.wait_seconds - now
-        needs, has = needs_of(resources), has_of(rooms)
-        if left <= 0:
-            raise TrainingError(
-                f"waited {resources.wait_seconds:g} s for {needs}, but there is room for {has}; add a node, "
-                "lower resources.min_workers or raise resources.wait_seconds"
-            )
+    def _tell_wait(self, rooms: Sequence[Room], left: float) -> None:
+        now = time.monotonic()
         if now >= self._next_reminder:
             self._next_reminder = now + REMIND_SECONDS
-            self._mailbox.post.remote(Waiting(needs=needs, has=has, seconds=left))
-        time.sleep(LOOK_SECONDS)
+            self._mailbox.post.remote(Waiting(needs=needs_of(self._resources), has=has_of(rooms), seconds=left))
+
+    def _reason(self, rooms: Sequence[Room], *, is_room: bool) -> str:
+        """Why it is not waited any longer."""
+        waited = f"waited {self._resources.wait_seconds:g} s for {needs_of(self._resources)}"
+        if is_room:
+            return f"{waited}; there is room, but no start of them succeeded; Ray's logs of the workers say why"
+        return (
+            f"{waited}, but there is room for {has_of(rooms)}; add a node, lower resources.min_workers "
+            "or raise resources.wait_seconds"
+        )
 
 
 def scaling_config(resources: ResourceConfig) -> ScalingConfig:

@@ -1,5 +1,6 @@
 """How many workers fit on which machines, and what is said where too few do."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -83,6 +84,14 @@ def test_what_fits_is_begun_without_a_word(ray_session):
     decision = policy.make_decision_for_non_running_worker_group()
     assert (decision.num_workers, decision.resources_per_worker) == (2, {"CPU": 0.5})
     assert not list(inbox.fetch())
+
+
+def test_starts_that_always_fail_come_to_an_end_too(ray_session):
+    policy, _ = begun_policy(workers=2, wait_seconds=0.5)
+    policy.make_decision_for_non_running_worker_group()
+    time.sleep(0.6)
+    with pytest.raises(TrainingError, match=r"waited 0\.5 s for 2 workers .*; there is room, but no start of them"):
+        policy.make_decision_for_non_running_worker_group()
 
 
 def test_events_are_lines():
