@@ -2,11 +2,10 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,6 +17,7 @@ from hdam.models.objective import AvdObjective, Objective
 from hdam.models.optimisation import build_optimisers, clip_detector, model_parts
 from hdam.models.structures import Image
 from hdam.platform.augmentation import augment, draw
+from hdam.platform.reductions import all_agree, average_gradients, mean_losses, non_finite, norm_of_gradients
 
 
 class NonFiniteError(ValueError):
@@ -244,41 +244,3 @@ def step_seed(*place: int) -> int:
     """A seed for (seed, step) or (seed, step, micro-batch), in which any other place has another one."""
     digest = hashlib.sha256(f"step {' '.join(map(str, place))}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def mean_losses(found: Sequence[Losses]) -> Losses:
-    """Mean of every loss over micro-batches of one size."""
-    return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
-
-
-def non_finite(values: Mapping[str, Tensor]) -> str:
-    """The first of `values` that is no number, as `perceptual is nan`; empty where there is none."""
-    if torch.stack([value.detach() for value in values.values()]).isfinite().all():
-        return ""
-    return next(f"{name} is {value.item()}" for name, value in values.items() if not value.isfinite())
-
-
-def all_agree(is_so: bool, device: torch.device) -> bool:
-    """Whether it is so on all workers; each of them has to ask."""
-    if not torch.distributed.is_initialized():
-        return is_so
-    vote = torch.tensor(float(is_so), device=device)
-    torch.distributed.all_reduce(vote, op=torch.distributed.ReduceOp.MIN)
-    return bool(vote.item())
-
-
-def norm_of_gradients(modules: Iterable[nn.Module]) -> Tensor:
-    """L2 norm of all gradients below `modules`."""
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-
-
-def average_gradients(module: nn.Module) -> None:
-    """Mean of the gradients over the workers, for a module that is not run through DistributedDataParallel."""
-    if not torch.distributed.is_initialized():
-        return
-    workers = torch.distributed.get_world_size()
-    for parameter in module.parameters():
-        if parameter.grad is not None:
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= workers

@@ -22,9 +22,10 @@ from hdam.platform.held_out import HeldOut, open_held_out
 from hdam.platform.memory import keep_freed_memory
 from hdam.platform.messages import Kept, Message, Pictured, Post, Skipped, Started, Stepped
 from hdam.platform.meter import Batch, Meter, timed
+from hdam.platform.reductions import all_agree
 from hdam.platform.runs import is_current
 from hdam.platform.skipped import save_batch
-from hdam.platform.step import NonFiniteError, StepResult, TrainStep, all_agree
+from hdam.platform.step import NonFiniteError, StepResult, TrainStep
 
 PICTURES_DIR = "pictures"
 
