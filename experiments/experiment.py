@@ -97,7 +97,13 @@ class ResourceConfig(Section):
     """What the run takes of the cluster."""
 
     workers: PositiveInt = 2
-    """Training processes, one GPU each where GPUs are used."""
+    """Training processes, one GPU each where GPUs are used. Every batch has as many parts, the micro-batches."""
+    min_workers: PositiveInt | None = None
+    """Fewest workers to train with while machines are missing, each of them taking several micro-batches one after
+    the other, so that batches stay what they are; for the same reason it and all numbers between the two that are used
+    divide `workers`. None is all of them."""
+    wait_seconds: PositiveFloat = 600.0
+    """How long to wait for machines while there is room for fewer workers than that."""
     cpus_per_worker: PositiveFloat = 0.5
     threads_per_worker: PositiveInt = 1
     """Threads that torch uses inside one worker."""
@@ -115,6 +121,26 @@ class ResourceConfig(Section):
     """Worker failures survived by going on from the last checkpoint."""
     max_skipped: PositiveInt = 10
     """Steps in a row whose loss or gradient is no number: so many are skipped before the training is ended."""
+
+    @property
+    def worker_counts(self) -> tuple[int, ...]:
+        """Numbers of workers that training may go on with, in rising order: each takes as many micro-batches."""
+        return tuple(count for count in range(self.fewest_workers, self.workers + 1) if self.workers % count == 0)
+
+    @property
+    def fewest_workers(self) -> int:
+        """The least of `worker_counts`."""
+        return self.min_workers or self.workers
+
+    @model_validator(mode="after")
+    def _has_fewer(self) -> "ResourceConfig":
+        if self.workers % self.fewest_workers:
+            divisors = [str(count) for count in range(1, self.workers + 1) if self.workers % count == 0]
+            raise ValueError(
+                f"resources.min_workers={self.min_workers} does not divide resources.workers={self.workers}, whose "
+                f"micro-batches could not be shared; use {', '.join(divisors)}, or leave it out to train with all"
+            )
+        return self
 
 
 class LogConfig(Section):

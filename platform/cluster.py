@@ -22,10 +22,12 @@ LOG = logging.getLogger("hdam")
 def ray_session(resources: ResourceConfig) -> Iterator[None]:
     """Ray for the length of the `with` block: the cluster of RAY_ADDRESS, else a local one that ends with the block.
 
-    A session that is already there is used and left alone. Raises InputError when this machine is too small.
+    A session that is already there is used and left alone. Raises InputError when this machine is too small; a cluster
+    may have lost machines, or grow when asked.
     """
     if ray.is_initialized():
-        check_machine(resources)
+        if not os.environ.get("RAY_ADDRESS"):
+            check_machine(resources)
         yield
         return
     start_ray(resources)
@@ -103,21 +105,22 @@ def machine_has() -> Machine | None:
 
 def check_resources(resources: ResourceConfig, *, cpus: float, gpus: float) -> None:
     """Whether workers and data tasks fit beside each other. Raises InputError that says what would fit."""
-    workers, per_worker, data = resources.workers, resources.cpus_per_worker, resources.data_cpus
+    workers, per_worker, data = resources.fewest_workers, resources.cpus_per_worker, resources.data_cpus
+    told = f"resources.{'workers' if resources.min_workers is None else 'min_workers'}={workers}"
     has = f"this machine has {cpus:g} CPU{'s' * (cpus != 1)}"
     if workers > cpus:
-        raise InputError(f"resources.workers={workers}, but {has}; use at most {int(cpus)}")
+        raise InputError(f"{told}, but {has}; use at most {int(cpus)}")
     needed = workers * per_worker + data
     if needed > cpus:
         most = int((cpus - data) / per_worker)
         advice = f"use at most {most} or lower resources.cpus_per_worker" if most >= 1 else "lower resources.data_cpus"
         raise InputError(
-            f"resources.workers={workers} need {workers} × {per_worker:g} CPUs and {data:g} for the data, "
+            f"{told} need {workers} × {per_worker:g} CPUs and {data:g} for the data, "
             f"together {needed:g}; {has}; {advice}"
         )
     if workers * resources.gpus_per_worker > gpus:
         raise InputError(
-            f"resources.workers={workers} need {resources.gpus_per_worker:g} GPU each; {gpus:g} found; "
+            f"{told} need {resources.gpus_per_worker:g} GPU each; {gpus:g} found; "
             "use fewer workers or set resources.gpus_per_worker=0"
         )
 

@@ -1,11 +1,12 @@
 """The training data: one Ray Data stream for all that is left of a training, without a break between epochs.
 
 One task makes the batches of some consecutive steps: it reads the rows they need and decodes the drawn frames. What it
-yields, a bundle, is one row of the stream and holds one worker's batches of a few steps:
+yields, a bundle, is one row of the stream and holds one micro-batch of each of a few steps:
 
-    bundle 0: worker 0, steps 0…3    bundle 1: worker 1, steps 0…3    bundle 2: worker 0, steps 4…7    …
+    bundle 0: micro-batch 0, steps 0…3    bundle 1: micro-batch 1, steps 0…3    bundle 2: micro-batch 0, steps 4…7    …
 
-With order kept, bundles go round the workers: no pair is seen twice, and every worker takes the same number of steps.
+A step has `resources.workers` of them, however many workers are left of these: with order kept, bundles go round the
+workers, so that no pair is seen twice, and every worker takes the same number of micro-batches of every step.
 """
 
 import functools
@@ -82,9 +83,9 @@ def open_dataset(data: DataConfig) -> Manifest:
 
 
 def stream(plan: PairPlan, *, first_step: int, last_step: int, resources: ResourceConfig) -> ray.data.Dataset:
-    """The batches of steps `first_step` to `last_step` (left out), for all workers."""
-    workers = resources.workers
-    bundle_steps = steps_per_bundle(plan.batch_size // workers, plan.size)
+    """The batches of steps `first_step` to `last_step` (left out), for any number of workers that divides."""
+    micro_batches = resources.workers
+    bundle_steps = steps_per_bundle(plan.batch_size // micro_batches, plan.size)
     portion_steps = steps_per_portion(plan, bundle_steps, resources)
     portions_per_task = max(1, -(-(last_step - first_step) // (portion_steps * MAX_TASKS)))
     starts = range(first_step, last_step, portion_steps * portions_per_task)
@@ -104,7 +105,7 @@ def stream(plan: PairPlan, *, first_step: int, last_step: int, resources: Resour
         fetched = _fetch_plan(stored_plan)
         for start in range(int(tasks["start"][0]), min(int(tasks["start"][0]) + starts.step, last_step), portion_steps):
             steps = range(start, min(start + portion_steps, last_step))
-            yield from make_bundles(fetched, steps, workers=workers, bundle_steps=bundle_steps)
+            yield from make_bundles(fetched, steps, micro_batches=micro_batches, bundle_steps=bundle_steps)
 
     # The tasks are begun by a task of their own: to list all of a long training at once takes Ray half a minute.
     beginning = ray.data.from_items([{"from": first_step}]).map_batches(begin_tasks, batch_size=1, num_cpus=0)
@@ -143,20 +144,20 @@ def steps_per_portion(plan: PairPlan, bundle_steps: int, resources: ResourceConf
 
 
 def steps_per_bundle(pairs: int, size: int) -> int:
-    """How many of a worker's batches, of so many pairs of so many pixels squared, make a bundle."""
+    """How many micro-batches, of so many pairs of so many pixels squared, make a bundle."""
     batch_bytes = pairs * 2 * size**2 * 3
     return min(MAX_BUNDLE_STEPS, max(1, BUNDLE_BYTES // batch_bytes))
 
 
-def make_bundles(plan: PairPlan, steps: range, *, workers: int, bundle_steps: int) -> Iterator[Bundle]:
-    """The bundles of some steps: for each `bundle_steps` of them, the last ones perhaps fewer, one per worker."""
+def make_bundles(plan: PairPlan, steps: range, *, micro_batches: int, bundle_steps: int) -> Iterator[Bundle]:
+    """The bundles of some steps: for each `bundle_steps` of them, the last ones perhaps fewer, one per micro-batch."""
     planned = [plan.step_pairs(step) for step in steps]
     frames = _read_pairs(plan, planned)
     for start in range(0, len(steps), bundle_steps):
         part = planned[start : start + bundle_steps]
-        for worker in range(workers):
+        for index in range(micro_batches):
             batches = [
-                [frames[epoch, int(row), int(number)] for row, number in np.split(pairs, workers)[worker]]
+                [frames[epoch, int(row), int(number)] for row, number in np.split(pairs, micro_batches)[index]]
                 for epoch, pairs in part
             ]
             yield {
@@ -207,24 +208,33 @@ def _decode(size: int, batches: list[list[bytes]]) -> NDArray[np.uint8]:
 
 
 def batches_of_worker(experiment: Experiment, *, first_step: int) -> Iterator[dict[str, Any]]:
-    """This worker's batches as torch tensors, uint8 [pair, height, width, 3]; to be called inside a worker.
+    """This worker's shares of batches as torch tensors, uint8 [pair, height, width, 3]; to be called inside a worker.
 
-    The stream may have been begun a little before `first_step`, where a checkpoint appeared meanwhile.
+    A share is one micro-batch after the other, see `TrainStep`. The stream may have been begun a little before
+    `first_step`, where a checkpoint appeared meanwhile.
     """
-    pairs = experiment.optim.batch_size // experiment.resources.workers
+    micro_batches = experiment.resources.workers
+    pairs = experiment.optim.batch_size // micro_batches
     prefetched = -(-experiment.resources.prefetch_batches // steps_per_bundle(pairs, experiment.data.size))
-    return unpack(ray.train.get_dataset_shard("train"), prefetch_bundles=prefetched, first_step=first_step)
+    return unpack(
+        ray.train.get_dataset_shard("train"),
+        prefetch_bundles=prefetched,
+        first_step=first_step,
+        micro_batches=micro_batches // ray.train.get_context().get_world_size(),
+    )
 
 
-def unpack(share: ray.data.DataIterator, *, prefetch_bundles: int, first_step: int) -> Iterator[dict[str, Any]]:
-    """The batches from `first_step` on in the bundles of one worker's share of the stream.
+def unpack(
+    share: ray.data.DataIterator, *, prefetch_bundles: int, first_step: int, micro_batches: int = 1
+) -> Iterator[dict[str, Any]]:
+    """What one worker takes of the batches from `first_step` on: so many micro-batches of each step.
 
     Raises RuntimeError where a step is missing, as where the stream was begun for a newer checkpoint than was found.
     """
-    for bundle in share.iter_torch_batches(batch_size=1, prefetch_batches=prefetch_bundles):
-        start = int(bundle["step"].item())
-        if start > first_step:
-            raise RuntimeError(f"the stream of data begins at step {start}, the training at {first_step}")
-        skipped, first_step = first_step - start, max(first_step, start + len(bundle["source"][0]))
-        for source, driving in zip(bundle["source"][0][skipped:], bundle["driving"][0][skipped:], strict=True):
-            yield {"source": source, "driving": driving}
+    for bundles in share.iter_torch_batches(batch_size=micro_batches, prefetch_batches=prefetch_bundles):
+        start = int(bundles["step"][0].item())
+        if start > first_step or (bundles["step"] != start).any():
+            raise RuntimeError(f"the stream of data is at step {start}, the training at {first_step}")
+        skipped, first_step = first_step - start, max(first_step, start + bundles["source"].shape[1])
+        for step in range(skipped, bundles["source"].shape[1]):
+            yield {name: bundles[name][:, step].flatten(0, 1) for name in ("source", "driving")}

@@ -1,4 +1,7 @@
-"""The workers of a training on Ray, watched by the driver from their start to their end."""
+"""The workers of a training on Ray, watched by the driver from their start to their end.
+
+However many workers there are, of `resources.workers` or less, every step trains on the same pairs, see `TrainStep`.
+"""
 
 import logging
 import os
@@ -11,25 +14,26 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.v2.torch.torch_trainer import TorchTrainer
+from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hdam.experiments.experiment import Experiment, ResourceConfig
 from hdam.platform.checkpoints import newest_checkpoint, step_of
 from hdam.platform.cluster import ray_session
 from hdam.platform.datasets import ingest_config, stream
 from hdam.platform.failures import StopOnLasting, TrainingError, describe
-from hdam.platform.messages import Inbox, Mailbox, Message
+from hdam.platform.messages import Inbox, Joined, Lost, MachineMessage, Mailbox, Message, Waiting
 from hdam.platform.pair_plan import PairPlan
+from hdam.platform.scaling import ScalableTrainer, WorkerPolicy, scaling_config
 from hdam.platform.worker import Task, run_worker
 
 LOG = logging.getLogger("hdam")
 
-FAILED_STARTS = 3
-"""Starts of the workers (60 seconds each) that may fail; Ray would try for ever."""
 POLL_SECONDS = 0.3
 RAY_POLL = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 """Ray looks after its workers every 2 seconds, and so long may a report and the end have to wait for it."""
+RAY_START = ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
+"""Room for workers is looked for before they are started, so that Ray need not wait a minute for it to be granted."""
 SECONDS_TO_STOP = 120.0
 """How long an interrupted training may take to write its last checkpoint."""
 
@@ -53,11 +57,14 @@ def fit(
     `initial`, or as random ones. At Ctrl-C or a signal to end, the workers write a checkpoint first; a second one ends
     them at once.
 
-    Raises InputError when the machine is too small, TrainingError when the workers fail once too often.
+    Raises InputError when the machine is too small, TrainingError when the workers fail once too often, or when a
+    cluster has had no room for them for `resources.wait_seconds`.
     """
-    os.environ.setdefault(*RAY_POLL)
+    for name, value in (RAY_POLL, RAY_START):
+        os.environ.setdefault(name, value)
     with ray_session(experiment.resources):
-        mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         task = Task(
             experiment=experiment.settings(),
             run_dir=str(run_dir),
@@ -87,7 +94,7 @@ class _Watched:
         self.outcome = in_background(work)
         self._mailbox = mailbox
         self._on_message = on_message
-        self._inbox = Inbox(mailbox)
+        self._inbox = Inbox[Message | MachineMessage](mailbox)
         self._is_training = False
 
     def follow(self, *, seconds: float = float("inf")) -> None:
@@ -100,8 +107,12 @@ class _Watched:
 
     def _fetch(self) -> None:
         for message in self._inbox.fetch():
-            self._is_training = True
-            self._on_message(message)
+            if isinstance(message, MachineMessage):
+                self._is_training = self._is_training and not isinstance(message, Waiting)
+                LOG.warning("%s", line_of(message))
+            else:
+                self._is_training = True
+                self._on_message(message)
 
     def stop(self) -> None:
         """Let the workers write a last checkpoint and end; what has not begun yet has nothing to keep."""
@@ -114,28 +125,35 @@ class _Watched:
             LOG.warning("the workers did not end within %.0f s; they are stopped as they are", SECONDS_TO_STOP)
 
 
-def _make_ray_trainer(resources: ResourceConfig, plan: PairPlan, task: Task) -> TorchTrainer:
+def line_of(message: MachineMessage) -> str:
+    """What became of the cluster, for the log."""
+    match message:
+        case Lost(node=node):
+            return f"node {node} is lost"
+        case Joined(node=node):
+            return f"node {node} has joined"
+        case Waiting(needs=needs, has=has, seconds=seconds):
+            return f"waiting for {needs}: there is room for {has}; giving up in {seconds / 60:.1f} min"
+
+
+def _make_ray_trainer(resources: ResourceConfig, plan: PairPlan, task: Task) -> ScalableTrainer:
     run_dir = Path(task.run_dir)
-    per_worker = {"CPU": resources.cpus_per_worker}
-    if resources.gpus_per_worker:
-        per_worker["GPU"] = resources.gpus_per_worker
 
     def rest_of_stream() -> ray.data.Dataset:
         """Called at every start of the workers: what their newest checkpoint has not seen."""
         first_step = step_of(newest_checkpoint(run_dir))
         return stream(plan, first_step=first_step, last_step=task.last_step, resources=resources)
 
-    return TorchTrainer(
+    return ScalableTrainer(
         run_worker,
+        policy=WorkerPolicy(resources, task.mailbox),
         train_loop_config={"task": task},
-        scaling_config=ScalingConfig(
-            num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker
-        ),
+        scaling_config=scaling_config(resources),
         run_config=RunConfig(
             # A name of its own for every attempt: Ray has nothing to remember, the checkpoints say where to go on.
             name=task.attempt,
             storage_path=str(run_dir / "ray"),
-            failure_config=FailureConfig(max_failures=resources.max_failures, controller_failure_limit=FAILED_STARTS),
+            failure_config=FailureConfig(max_failures=resources.max_failures),
             callbacks=[StopOnLasting()],
             logging_config=LoggingConfig(log_level="ERROR"),
         ),

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import ray
 
@@ -15,9 +15,10 @@ SECONDS_PER_MESSAGE = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """The workers begin, or begin again after a failure."""
+    """The workers begin, or begin again after a failure or with another number."""
 
     step: int
+    workers: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +98,35 @@ class Counted:
 Message = Started | Stepped | Measured | Pictured | Kept | Skipped | Counted
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """A node of the cluster has gone."""
+
+    node: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Joined:
+    """A node has come to the cluster."""
+
+    node: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """There is no room for the workers; told at first, and every now and then."""
+
+    needs: str
+    has: str
+    seconds: float
+    """How long it will be waited for at most."""
+
+
+MachineMessage = Lost | Joined | Waiting
+"""What is told of the cluster, not of the training."""
+Told = TypeVar("Told", bound=Message | MachineMessage)
+
+
 @ray.remote(num_cpus=0, max_restarts=-1)
 class Mailbox:
     """Where workers leave messages without waiting, and the driver fetches them.
@@ -105,12 +135,12 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        self._messages: list[tuple[int, Message]] = []
+        self._messages: list[tuple[int, Any]] = []
         self._number = time.time_ns()
         """Of the newest message; a mailbox that was lost goes on above the numbers of the one before."""
         self._wants_stop = False
 
-    def post(self, message: Message) -> bool:
+    def post(self, message: Message | MachineMessage) -> bool:
         """Leave a message; the answer is whether the driver wants the training to stop."""
         self._number += 1
         self._messages.append((self._number, message))
@@ -120,29 +150,29 @@ class Mailbox:
         """Let every later message be answered with the wish to stop."""
         self._wants_stop = True
 
-    def fetch(self, newest: int) -> list[tuple[int, Message]]:
+    def fetch(self, newest: int) -> list[tuple[int, Any]]:
         """All messages with numbers above `newest`, the last one that the driver has; the others are forgotten."""
         self._messages = [(number, message) for number, message in self._messages if number > newest]
         return self._messages
 
 
-class Inbox:
-    """The driver's side of a mailbox."""
+class Inbox(Generic[Told]):
+    """The driver's side of a mailbox, to which messages of certain kinds come."""
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
         self._newest = 0
         """Number of the last message that was handed on."""
 
-    def fetch(self) -> Iterator[Message]:
+    def fetch(self) -> Iterator[Told]:
         """What has come since the last time, each message once; nothing while the mailbox cannot be reached."""
         for number, message in self._answer():
             self._newest = number  # before it is handled, so that no signal makes it be handled twice
             yield message
 
-    def _answer(self) -> list[tuple[int, Message]]:
+    def _answer(self) -> list[tuple[int, Told]]:
         try:
-            answer: list[tuple[int, Message]] = ray.get(
+            answer: list[tuple[int, Told]] = ray.get(
                 self._mailbox.fetch.remote(self._newest), timeout=SECONDS_TO_ANSWER
             )
         except ray.exceptions.RayError:

@@ -24,7 +24,7 @@ def call_on_cluster(work: Callable[[Tell], Result], resources: ResourceConfig, *
     """
     with ray_session(resources):
         mailbox = Mailbox.remote()  # type: ignore[attr-defined]
-        inbox = Inbox(mailbox)
+        inbox = Inbox[Message](mailbox)
         options: dict[str, Any] = {
             "num_cpus": min(1.0, resources.data_cpus),
             "num_gpus": resources.gpus_per_worker,

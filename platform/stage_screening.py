@@ -75,7 +75,7 @@ def training_images(plan: PairPlan, num_batches: int, device: torch.device) -> I
     """The sources of the first steps of `plan`, [pair, 3, size, size] in 0…1, as they are stored."""
     for start in range(0, num_batches, BATCHES_AT_ONCE):
         steps = range(start, min(start + BATCHES_AT_ONCE, num_batches))
-        for bundle in make_bundles(plan, steps, workers=1, bundle_steps=1):
+        for bundle in make_bundles(plan, steps, micro_batches=1, bundle_steps=1):
             yield frames_to_images(bundle["source"][0, 0], device)
 
 

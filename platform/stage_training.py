@@ -102,7 +102,8 @@ class Listener:
     def __init__(self, show: Callable[[Message], None], job: Job) -> None:
         self._show = show
         self._job = job
-        self._has_started = False
+        self._workers = 0
+        """At work now; none before the first start."""
         self.outbox = Outbox(job.client, job.run_id, folder=job.folder)
         self.losses: dict[str, float] = {}
         """The newest means."""
@@ -124,8 +125,25 @@ class Listener:
             where = f"; its batch is kept in {message.path}" if message.path else ""
             LOG.warning("step %d was skipped: %s%s", message.step, message.fault, where)
         elif isinstance(message, Started):
-            if self._has_started:
-                LOG.warning("a worker failed; all go on from step %d", message.step)
-            elif message.step:
-                LOG.info("going on from the checkpoint of step %d", message.step)
-            self._has_started = True
+            self._note_start(message)
+
+    def _note_start(self, message: Started) -> None:
+        """Say how a training goes on, and with how many workers where some are missing, or were."""
+        all_workers, before, self._workers = (
+            self._job.stage.experiment.resources.workers,
+            self._workers,
+            message.workers,
+        )
+        share = f"{message.workers} of {all_workers} workers"
+        if before and message.workers > before:
+            LOG.info("grown to %s, from step %d", share, message.step)
+        elif before:
+            LOG.warning("a worker failed; %s go on from step %d", share, message.step)
+        elif message.step:
+            LOG.info("going on from the checkpoint of step %d", message.step)
+        if message.workers < all_workers:
+            LOG.warning(
+                "%s, each with %d micro-batches a step; it becomes more when there is room at a checkpoint",
+                share,
+                all_workers // message.workers,
+            )

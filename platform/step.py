@@ -1,12 +1,13 @@
 """One training step in plain torch: it knows nothing of clusters, files or logs."""
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from hdam.experiments.experiment import Experiment
 from hdam.models.avd import PoseScales
@@ -14,8 +15,9 @@ from hdam.models.deformation import Deformations
 from hdam.models.losses import Losses
 from hdam.models.objective import AvdObjective, Objective
 from hdam.models.optimisation import build_optimisers, clip_detector, model_parts
-from hdam.models.structures import Image, Transfer
+from hdam.models.structures import Image
 from hdam.platform.augmentation import augment, draw
+from hdam.platform.reductions import all_agree, average_gradients, mean_losses, non_finite, norm_of_gradients
 
 
 class NonFiniteError(ValueError):
@@ -35,11 +37,22 @@ class StepResult(NamedTuple):
     """Whether it was found on this worker's share of the batch."""
 
 
+class MicroBatch(NamedTuple):
+    """The pairs of one forward pass."""
+
+    source: Image
+    driving: Image
+    drawn: Deformations | PoseScales
+    """What the objective draws at random for these pairs."""
+
+
 class TrainStep:
     """Forward, backward and update of one batch, and the state that a training is.
 
-    Random numbers of a step follow from (seed, step), so that they are no part of the state; all workers draw those of
-    the whole batch and take their share, so that their number does not matter.
+    A batch consists of so many micro-batches, however many workers there are: of `workers`, the one of rank r takes
+    those of number r, r + workers, r + 2·workers, …, one after the other, and all gradients are averaged. Random
+    numbers of a step follow from (seed, step), so that they are no part of the state; all workers draw those of the
+    whole batch and take their share, so that their number does not matter.
     """
 
     def __init__(
@@ -52,14 +65,19 @@ class TrainStep:
         device: torch.device | str = "cpu",
         rank: int = 0,
         workers: int = 1,
+        micro_batches: int | None = None,
     ) -> None:
-        """`wrapped` is `objective` inside of DistributedDataParallel, where there are several workers."""
+        """`wrapped` is `objective` inside of DistributedDataParallel, where there are several workers.
+
+        `micro_batches`, which `workers` divides, is the number of parts of a batch; None is one for each worker.
+        """
         self.experiment = experiment
         self.objective = objective
         self.forward = wrapped or objective
         self.device = torch.device(device)
         self.rank = rank
         self.workers = workers
+        self.micro_batches = micro_batches or workers
         self.step = 0
         """Batches seen, which the schedule and the stream follow."""
         self.skipped = 0
@@ -83,22 +101,19 @@ class TrainStep:
         Where a loss or gradient of any worker is no number, no worker updates anything, and the result says so; where
         it is one of the discriminator's, whose own update comes last, the discriminator stays as it was.
         """
-        source, driving, drawn = self._draw(batch)
         self._keep_buffers()
         self.objective.train()
         self._zero_grad()
-        losses, transfer = self.forward(source, driving, drawn)
+        losses, painted = self._accumulate(self._draw(batch))
         total = torch.stack(list(losses.values())).sum()
-        total.backward()
         norms = self._gradient_norms()
         fault, is_own_fault = self._find_fault(losses, norms)
         if not fault:
             self._update(self.optimisers.model)
-            judged, fault, is_own_fault = self._train_discriminator(driving, transfer)
+            judged, fault, is_own_fault = self._train_discriminator(painted)
             losses |= judged
         self._count(fault)
-        values = {name: value.detach() for name, value in losses.items()}
-        return StepResult({"total": total.detach(), **values}, norms["gradient of the detector"], fault, is_own_fault)
+        return StepResult({"total": total, **losses}, norms["gradient of the detector"], fault, is_own_fault)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training goes on from: weights, optimisers, and the steps done, which schedules follow."""
@@ -122,27 +137,62 @@ class TrainStep:
             self.objective.discriminator.load_state_dict(state["discriminator"])
             self.optimisers.discriminator.load_state_dict(state["discriminator_optimiser"])
 
-    def _draw(self, batch: Mapping[str, Tensor]) -> tuple[Image, Image, Deformations | PoseScales]:
-        """The images of this worker's share, augmented, and what else the objective draws at random."""
-        share = len(batch["source"])
-        part, whole = slice(self.rank * share, (self.rank + 1) * share), self.workers * share
-        generator = torch.Generator().manual_seed(step_seed(self.experiment.seed, self.step))
-        draws = draw(whole, self.experiment.data, generator=generator)
-        drawn = self.objective.draw(whole, generator=generator)
-        # For layers of yours that draw from torch's own generator, such as dropout.
-        torch.manual_seed(step_seed(self.experiment.seed, self.step, self.rank))
-        source, driving = (batch[name].to(self.device, non_blocking=True) for name in ("source", "driving"))
-        source, driving = augment(source, driving, self.experiment.data, draws.of(part))
-        return source, driving, drawn.of(part)
+    @property
+    def _num_own(self) -> int:
+        """Micro-batches that this worker takes."""
+        return self.micro_batches // self.workers
 
-    def _train_discriminator(self, driving: Image, transfer: Transfer) -> tuple[Losses, str, bool]:
-        """The discriminator's own update, on the result that was painted before the generator's; and its fault."""
+    def _draw(self, batch: Mapping[str, Tensor]) -> Iterator[MicroBatch]:
+        """The images of this worker's micro-batches, augmented, and what else the objective draws at random."""
+        size = len(batch["source"]) // self._num_own
+        generator = torch.Generator().manual_seed(step_seed(self.experiment.seed, self.step))
+        draws = draw(self.micro_batches * size, self.experiment.data, generator=generator)
+        drawn = self.objective.draw(self.micro_batches * size, generator=generator)
+        for turn in range(self._num_own):
+            number = self.rank + turn * self.workers
+            part, own = (slice(place * size, (place + 1) * size) for place in (number, turn))
+            # For layers of yours that draw from torch's own generator, such as dropout.
+            torch.manual_seed(step_seed(self.experiment.seed, self.step, number))
+            source, driving = (batch[name][own].to(self.device, non_blocking=True) for name in ("source", "driving"))
+            source, driving = augment(source, driving, self.experiment.data, draws.of(part))
+            yield MicroBatch(source, driving, drawn.of(part))
+
+    def _accumulate(self, micro_batches: Iterable[MicroBatch]) -> tuple[Losses, list[tuple[Image, Image]]]:
+        """Mean gradients; returns mean losses, and every driving image with what was painted for it, if anything."""
+        found: list[Losses] = []
+        painted: list[tuple[Image, Image]] = []
+        for source, driving, drawn in micro_batches:
+            is_last = len(found) == self._num_own - 1
+            with contextlib.nullcontext() if is_last else self._apart():
+                losses, transfer = self.forward(source, driving, drawn)
+                self._backward(losses)
+            found.append({name: value.detach() for name, value in losses.items()})
+            if transfer is not None:
+                painted.append((driving, transfer.image.detach()))
+        return mean_losses(found), painted
+
+    def _apart(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients are not sent to the other workers yet; the last micro-batch's backward sends the sums."""
+        if isinstance(self.forward, DistributedDataParallel):
+            return self.forward.no_sync()
+        return contextlib.nullcontext()
+
+    def _backward(self, losses: Losses) -> None:
+        """Gradients of this micro-batch's part of the mean."""
+        (torch.stack(list(losses.values())).sum() / self._num_own).backward()
+
+    def _train_discriminator(self, painted: Iterable[tuple[Image, Image]]) -> tuple[Losses, str, bool]:
+        """The discriminator's own update, on the results that were painted before the generator's; and its fault."""
         if self.objective.discriminator is None or self.optimisers.discriminator is None:
             return {}, "", False
         self._keep_buffers()
         self._zero_grad()  # what the generator's backward left there
-        losses = self.objective.discriminator_losses(driving, transfer.image)
-        torch.stack(list(losses.values())).sum().backward()
+        found: list[Losses] = []
+        for driving, image in painted:
+            judged = self.objective.discriminator_losses(driving, image)
+            self._backward(judged)
+            found.append({name: value.detach() for name, value in judged.items()})
+        losses = mean_losses(found)
         average_gradients(self.objective.discriminator)
         norm = norm_of_gradients([self.objective.discriminator])
         fault, is_own_fault = self._find_fault(losses, {"gradient of the discriminator": norm})
@@ -191,39 +241,6 @@ class TrainStep:
 
 
 def step_seed(*place: int) -> int:
-    """A seed for (seed, step) or (seed, step, rank), in which any other place has another one."""
+    """A seed for (seed, step) or (seed, step, micro-batch), in which any other place has another one."""
     digest = hashlib.sha256(f"step {' '.join(map(str, place))}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def non_finite(values: Mapping[str, Tensor]) -> str:
-    """The first of `values` that is no number, as `perceptual is nan`; empty where there is none."""
-    if torch.stack([value.detach() for value in values.values()]).isfinite().all():
-        return ""
-    return next(f"{name} is {value.item()}" for name, value in values.items() if not value.isfinite())
-
-
-def all_agree(is_so: bool, device: torch.device) -> bool:
-    """Whether it is so on all workers; each of them has to ask."""
-    if not torch.distributed.is_initialized():
-        return is_so
-    vote = torch.tensor(float(is_so), device=device)
-    torch.distributed.all_reduce(vote, op=torch.distributed.ReduceOp.MIN)
-    return bool(vote.item())
-
-
-def norm_of_gradients(modules: Iterable[nn.Module]) -> Tensor:
-    """L2 norm of all gradients below `modules`."""
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-
-
-def average_gradients(module: nn.Module) -> None:
-    """Mean of the gradients over the workers, for a module that is not run through DistributedDataParallel."""
-    if not torch.distributed.is_initialized():
-        return
-    workers = torch.distributed.get_world_size()
-    for parameter in module.parameters():
-        if parameter.grad is not None:
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= workers

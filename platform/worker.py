@@ -22,9 +22,10 @@ from hdam.platform.held_out import HeldOut, open_held_out
 from hdam.platform.memory import keep_freed_memory
 from hdam.platform.messages import Kept, Message, Pictured, Post, Skipped, Started, Stepped
 from hdam.platform.meter import Batch, Meter, timed
+from hdam.platform.reductions import all_agree
 from hdam.platform.runs import is_current
 from hdam.platform.skipped import save_batch
-from hdam.platform.step import NonFiniteError, StepResult, TrainStep, all_agree
+from hdam.platform.step import NonFiniteError, StepResult, TrainStep
 
 PICTURES_DIR = "pictures"
 
@@ -75,7 +76,7 @@ class Worker:
     def run(self) -> None:
         """Until the last step, or until the driver asks to stop."""
         trainer, last = self._trainer, self._task.last_step
-        self._tell(Started(step=trainer.step))
+        self._tell(Started(step=trainer.step, workers=trainer.workers))
         if trainer.step >= last:
             return
         for batch, waited in timed(batches_of_worker(self._experiment, first_step=trainer.step)):
@@ -170,7 +171,8 @@ def make_trainer(experiment: Experiment, task: Task) -> TrainStep:
         steps_per_epoch=task.steps_per_epoch,
         device=device,
         rank=_rank(),
-        workers=experiment.resources.workers,
+        workers=ray.train.get_context().get_world_size(),
+        micro_batches=experiment.resources.workers,
     )
 
 

@@ -52,7 +52,7 @@ def marks(bundle):
 
 def batches_of(plan, steps, *, worker=0, workers=1, bundle_steps=3):
     """The batches that one worker gets for some steps."""
-    bundles = list(make_bundles(plan, steps, workers=workers, bundle_steps=bundle_steps))
+    bundles = list(make_bundles(plan, steps, micro_batches=workers, bundle_steps=bundle_steps))
     assert [int(bundle["step"][0]) for bundle in bundles[worker::workers]] == list(steps[::bundle_steps])
     return [batch for bundle in bundles[worker::workers] for batch in marks(bundle)]
 
@@ -188,9 +188,10 @@ def test_two_workers_get_their_own_half_of_every_step_in_order(dataset, ray_sess
         assert taken[rank] == batches_of(plan, steps, worker=rank, workers=2)
 
 
-def streamed(plan, steps, *, workers=1, **resources):
-    """What each worker takes from the real stream: for every step the bytes of its batch."""
-    resources = ResourceConfig(workers=workers, **resources)
+def streamed(plan, steps, *, workers=1, micro_batches=None, **resources):
+    """What each worker takes from the real stream: for every step the bytes of its share of the batch."""
+    micro_batches = micro_batches or workers
+    resources = ResourceConfig(workers=micro_batches, **resources)
     data = stream(plan, first_step=steps.start, last_step=steps.stop, resources=resources)
     shards = ingest_config(resources).configure(
         {"train": data}, world_size=workers, worker_handles=None, worker_node_ids=None
@@ -198,7 +199,8 @@ def streamed(plan, steps, *, workers=1, **resources):
     taken = [[] for _ in range(workers)]
 
     def take(rank):
-        for batch in unpack(shards[rank]["train"], prefetch_bundles=1, first_step=steps.start):
+        own = micro_batches // workers
+        for batch in unpack(shards[rank]["train"], prefetch_bundles=1, first_step=steps.start, micro_batches=own):
             taken[rank].append(batch["source"].numpy().tobytes() + batch["driving"].numpy().tobytes())
 
     threads = [threading.Thread(target=take, args=(rank,)) for rank in range(workers)]
@@ -225,6 +227,13 @@ def test_two_epochs_are_the_same_bytes_however_the_stream_is_made(dataset, ray_s
     own = 3 * plan.size**2 * plan.batch_size // 2  # bytes of a worker's sources
     for whole, first, second in zip(straight, *halves, strict=True):
         assert first[:own] + second[:own] + first[own:] + second[own:] == whole
+    [alone] = streamed(plan, range(2 * epoch), workers=1, micro_batches=4)
+    assert alone == straight, "one worker takes the micro-batches of four in the order of their pairs"
+    for of_two in zip(straight, *streamed(plan, range(2 * epoch), workers=2, micro_batches=4), strict=True):
+        whole, first, second = (np.split(np.frombuffer(taken, np.uint8), 2) for taken in of_two)
+        for pairs, firsts, seconds in zip(whole, first, second, strict=True):  # sources, then driving images
+            turns = [part for both in zip(np.split(firsts, 2), np.split(seconds, 2), strict=True) for part in both]
+            assert np.array_equal(np.concatenate(turns), pairs), "two take turns"
     [other] = streamed(plan_of(dataset, seed=1), range(epoch))
     assert not set(other) & set(straight), "another seed, other batches"
 

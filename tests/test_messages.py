@@ -26,7 +26,7 @@ def small(changes=None):
 def post_until(post, is_true, *, seconds=20):
     deadline = time.monotonic() + seconds
     while not is_true() and time.monotonic() < deadline:
-        post(Started(step=1))
+        post(Started(step=1, workers=1))
         time.sleep(0.05)
     return is_true()
 
@@ -34,11 +34,11 @@ def post_until(post, is_true, *, seconds=20):
 def test_the_answer_to_a_message_is_the_wish_to_stop(ray_session):
     mailbox = Mailbox.remote()
     post = Post(mailbox)
-    post(Started(step=0))
+    post(Started(step=0, workers=1))
     assert not post_until(post, lambda: post.wants_stop, seconds=1)
     ray.get(mailbox.ask_to_stop.remote())
     assert post_until(post, lambda: post.wants_stop)
-    post(Started(step=2))
+    post(Started(step=2, workers=1))
     assert post.wants_stop, "it stays so"
 
 
@@ -56,7 +56,7 @@ def test_steps_are_told_now_and_then_and_all_else_at_once(ray_session):
 def test_a_message_is_handed_on_once_whatever_interrupts_the_driver(ray_session):
     mailbox = Mailbox.remote()
     for step in range(4):
-        ray.get(mailbox.post.remote(Started(step=step)))
+        ray.get(mailbox.post.remote(Started(step=step, workers=1)))
     inbox, steps = Inbox(mailbox), []
     ray.get(mailbox.fetch.remote(0))  # an answer that a signal has kept from being read
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Two workers against one on the same global batch, with real processes; and that they skip a step together."""
+"""Workers of different numbers on the same global batch, with real processes; and that they skip a step together."""
 
 import functools
 import multiprocessing
@@ -19,6 +19,7 @@ from hdam.platform.step import TrainStep
 
 PAIRS = 8
 STEPS = 3
+GAN = {"losses.gan": 1.0, "model.discriminator.num_blocks": 2}
 JITTER = {"data.brightness": 0.2, "data.hue": 0.1, "losses.perceptual.augmented_weight": 1.0}
 
 
@@ -44,7 +45,7 @@ def freeze_batch_norm(module):
             )
 
 
-def make_step(rank, workers, changes, *, is_frozen):
+def make_step(rank, workers, changes, *, is_frozen, micro_batches=None):
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
@@ -53,14 +54,23 @@ def make_step(rank, workers, changes, *, is_frozen):
     if is_frozen:
         freeze_batch_norm(objective)
     wrapped = DistributedDataParallel(objective, broadcast_buffers=False) if workers > 1 else None
-    return TrainStep(experiment, objective, wrapped=wrapped, steps_per_epoch=100, rank=rank, workers=workers)
+    return TrainStep(
+        experiment,
+        objective,
+        wrapped=wrapped,
+        steps_per_epoch=100,
+        rank=rank,
+        workers=workers,
+        micro_batches=micro_batches,
+    )
 
 
-def train_some(rank, workers, changes, *, is_frozen=True, break_rank=None):
-    step = make_step(rank, workers, changes, is_frozen=is_frozen)
-    share, totals, faults = PAIRS // workers, [], []
+def train_some(rank, workers, changes, *, is_frozen=True, break_rank=None, micro_batches=None):
+    step = make_step(rank, workers, changes, is_frozen=is_frozen, micro_batches=micro_batches)
+    totals, faults = [], []
     for index in range(STEPS):
-        batch = {name: value[rank * share : (rank + 1) * share] for name, value in global_batch(index).items()}
+        parts = {name: value.chunk(step.micro_batches) for name, value in global_batch(index).items()}
+        batch = {name: torch.cat(part[rank::workers]) for name, part in parts.items()}
         losses = step.objective.config
         if index == 1 and rank == break_rank:
             step.objective.config = small_training("", {**JITTER, "losses.root_to_intermediate": float("inf")}).losses
@@ -105,9 +115,7 @@ def in_float64():
 
 
 @pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize(
-    "changes", [{}, {"losses.gan": 1.0, "model.discriminator.num_blocks": 2}], ids=["plain", "gan"]
-)
+@pytest.mark.parametrize("changes", [{}, GAN], ids=["plain", "gan"])
 def test_two_workers_equal_one_on_the_same_global_batch(changes):
     """All but batch norm, which on a CPU sees a worker's own share; here it is frozen."""
     alone = train_some(0, 1, changes)
@@ -119,6 +127,42 @@ def test_two_workers_equal_one_on_the_same_global_batch(changes):
     means = np.mean([both[0]["totals"], both[1]["totals"]], axis=0)
     assert means == pytest.approx(alone["totals"], rel=1e-9)
     assert len(set(alone["totals"])) == STEPS
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize(("micro_batches", "changes"), [(2, {}), (4, GAN)], ids=["2-plain", "4-gan"])
+def test_fewer_workers_take_the_same_steps_with_several_micro_batches_each(changes, micro_batches):
+    """One or two workers on the micro-batches of four are one worker on all pairs at once, but for batch norm."""
+    at_once = train_some(0, 1, changes)
+    found = [train_some(0, 1, changes, micro_batches=micro_batches)]
+    if micro_batches == 4:
+        both = two_workers(changes, micro_batches=micro_batches)
+        assert both[0]["totals"] != both[1]["totals"]
+        found += [
+            {**worker, "totals": np.mean([one["totals"] for one in both.values()], 0)} for worker in both.values()
+        ]
+    for worker in found:
+        assert worker["totals"] == pytest.approx(at_once["totals"], rel=1e-9)
+        for name, value in at_once["state"].items():
+            assert np.allclose(value, worker["state"][name], rtol=0, atol=1e-9), name
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_a_fault_in_any_micro_batch_skips_the_step_and_puts_running_statistics_back():
+    step = make_step(0, 1, {}, is_frozen=False, micro_batches=2)
+    before = {name: value.clone() for name, value in step.objective.state_dict().items()}
+    batch = global_batch(0)
+    forward, calls = step.forward, []
+
+    def break_first(*inputs):
+        losses, transfer = forward(*inputs)
+        calls.append(losses)
+        return ({**losses, "structure": losses["structure"] * float("nan")} if len(calls) == 1 else losses), transfer
+
+    step.forward = break_first
+    result = step(batch)
+    assert (len(calls), result.fault, result.is_own_fault) == (2, "structure is nan", True)
+    assert all(torch.equal(value, before[name]) for name, value in step.objective.state_dict().items())
 
 
 @pytest.mark.parametrize("break_rank", [0, 1])

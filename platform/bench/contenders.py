@@ -110,7 +110,7 @@ class ShardReader(torch.utils.data.IterableDataset[dict[str, Tensor]]):
         own = np.array_split(np.array(self.steps), workers)[number]
         for start in range(0, len(own), self.portion_steps):
             steps = range(own[start], own[min(start + self.portion_steps, len(own)) - 1] + 1)
-            for bundle in make_bundles(self.plan, steps, workers=1, bundle_steps=1):
+            for bundle in make_bundles(self.plan, steps, micro_batches=1, bundle_steps=1):
                 yield {name: torch.from_numpy(bundle[name][0, 0]) for name in ("source", "driving")}
 
 

@@ -20,7 +20,7 @@ def write_profile(contest: Contest, path: Path) -> None:
     plan = contest.plan()
     bundle_steps = steps_per_bundle(contest.batch_size, plan.size)
     with cProfile.Profile() as making:
-        bundles = list(make_bundles(plan, range(BUNDLES * bundle_steps), workers=1, bundle_steps=bundle_steps))
+        bundles = list(make_bundles(plan, range(BUNDLES * bundle_steps), micro_batches=1, bundle_steps=bundle_steps))
     batches = [
         tuple(torch.from_numpy(frames) for frames in pair)
         for bundle in bundles

@@ -94,7 +94,7 @@ def check_fits(resources: ResourceConfig, concurrency: int) -> None:
     machine = machine_has()
     if machine is None:
         return
-    workers = resources.workers
+    workers = resources.fewest_workers
     needs = {
         "CPU": workers * resources.cpus_per_worker + resources.data_cpus,
         "GPU": workers * resources.gpus_per_worker,

@@ -1,0 +1,179 @@
+"""How many workers train: decided in Ray's controller at every start, and when machines go or come.
+
+Ray's own policies hear of a lost machine up to 20 seconds late and then try in vain for a minute, leave no CPU for the
+data, take numbers of workers among which a batch cannot be divided, and grow between two checkpoints, which costs the
+steps since the first. This one looks at the machines themselves, and grows when a checkpoint has just been written.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray._private.state import available_resources_per_node
+from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision, ScalingPolicy
+from ray.train.v2.api.config import ScalingConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from hdam.experiments.experiment import ResourceConfig
+from hdam.platform.failures import TrainingError
+from hdam.platform.messages import Joined, Lost, Waiting
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the machines."""
+REMIND_SECONDS = 180.0
+"""Between two messages of what is waited for."""
+ROUNDING = 1e-6
+
+Room = Mapping[str, float]
+"""Resources of one node by Ray's names: `CPU`, `GPU`, …."""
+
+
+class ScalableTrainer(TorchTrainer):
+    """Ray's trainer with a policy of ours, for which it has no argument."""
+
+    def __init__(self, *args: Any, policy: "WorkerPolicy", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._policy = policy
+
+    def _initialize_and_run_controller(self, **parts: Any) -> Any:
+        return super()._initialize_and_run_controller(**{**parts, "scaling_policy": self._policy})
+
+
+class WorkerPolicy(ScalingPolicy):
+    """As many workers as fit, of the numbers that `resources` allows; waits where not even the fewest do.
+
+    It has the last word on starts that fail as well, of which Ray would try any number.
+    """
+
+    def __init__(self, resources: ResourceConfig, mailbox: Any) -> None:
+        super().__init__(scaling_config(resources))
+        self._resources = resources
+        self._mailbox = mailbox
+        self._nodes: dict[str, str] = {}
+        """Names of the nodes at the last look, by id."""
+        self._next_look = 0.0
+        self._idle_since: float | None = None
+        """When there were first no workers at work, since they were last."""
+        self._next_reminder = 0.0
+        self._has_tried = False
+        """A start has been tried since workers were last at work."""
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        """Before the first start, after a failure, and after a start that failed.
+
+        Raises TrainingError when no workers have been at work for `resources.wait_seconds`.
+        """
+        self._maybe_send_resource_request()
+        self._idle_since = self._idle_since or time.monotonic()
+        # After a start in vain nothing is ours, so that all that is taken is taken by others. Before, the workers that
+        # failed may still hold theirs.
+        rooms = self._look(is_free=self._has_tried)
+        count = num_that_fit(rooms, self._resources)
+        left = self._idle_since + self._resources.wait_seconds - time.monotonic()
+        if left <= 0:
+            raise TrainingError(self._reason(rooms, is_room=count > 0))
+        if count:
+            return self._resize(count)
+        self._tell_wait(rooms, left)
+        time.sleep(LOOK_SECONDS)  # Ray asks again at once
+        return NoopDecision()
+
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: Any, worker_group_status: Any
+    ) -> ScalingDecision:
+        """Every time that Ray looks after its workers."""
+        self._maybe_send_resource_request()
+        self._idle_since, self._next_reminder, self._has_tried = None, 0.0, False
+        has_kept = any(status.training_report for status in worker_group_status.worker_statuses.values())
+        if not has_kept and time.monotonic() < self._next_look:
+            return NoopDecision()
+        count, rooms = worker_group_state.num_workers, self._look()
+        more = num_that_fit(rooms, self._resources)
+        if has_kept and more > count and num_on(self._look(is_free=True), self._resources) >= more - count:
+            return self._resize(more)
+        return NoopDecision()
+
+    def _get_num_workers_for_resource_request(self) -> int:
+        return self._resources.workers
+
+    def _resize(self, count: int) -> ResizeDecision:
+        self._has_tried = True
+        return ResizeDecision(num_workers=count, resources_per_worker=per_worker(self._resources))
+
+    def _look(self, *, is_free: bool = False) -> list[Room]:
+        """What the nodes have, or have free; tells of those that went or came since the last look."""
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        names = {key: f"{node['NodeManagerAddress']} ({key[:8]})" for key, node in nodes.items()}
+        for key in self._nodes.keys() - names.keys():
+            self._mailbox.post.remote(Lost(node=self._nodes[key]))
+        for key in names.keys() - self._nodes.keys() if self._nodes else ():
+            self._mailbox.post.remote(Joined(node=names[key]))
+        self._nodes = names
+        free = available_resources_per_node() if is_free else {}
+        return [free.get(key, {}) if is_free else node["Resources"] for key, node in nodes.items()]
+
+    def _tell_wait(self, rooms: Sequence[Room], left: float) -> None:
+        now = time.monotonic()
+        if now >= self._next_reminder:
+            self._next_reminder = now + REMIND_SECONDS
+            self._mailbox.post.remote(Waiting(needs=needs_of(self._resources), has=has_of(rooms), seconds=left))
+
+    def _reason(self, rooms: Sequence[Room], *, is_room: bool) -> str:
+        """Why it is not waited any longer."""
+        waited = f"waited {self._resources.wait_seconds:g} s for {needs_of(self._resources)}"
+        if is_room:
+            return f"{waited}; there is room, but no start of them succeeded; Ray's logs of the workers say why"
+        return (
+            f"{waited}, but there is room for {has_of(rooms)}; add a node, lower resources.min_workers "
+            "or raise resources.wait_seconds"
+        )
+
+
+def scaling_config(resources: ResourceConfig) -> ScalingConfig:
+    """The workers as Ray Train is told of them."""
+    return ScalingConfig(
+        num_workers=(resources.fewest_workers, resources.workers),
+        use_gpu=resources.gpus_per_worker > 0,
+        resources_per_worker=per_worker(resources),
+    )
+
+
+def per_worker(resources: ResourceConfig) -> dict[str, float]:
+    """What each worker takes, by Ray's names."""
+    needs = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return {kind: amount for kind, amount in needs.items() if amount}
+
+
+def num_on(rooms: Sequence[Room], resources: ResourceConfig) -> int:
+    """Workers that find room on the nodes, if nothing else does."""
+    needs = per_worker(resources)
+    return sum(min(int(room.get(kind, 0) / need + ROUNDING) for kind, need in needs.items()) for room in rooms)
+
+
+def num_that_fit(rooms: Sequence[Room], resources: ResourceConfig) -> int:
+    """The largest allowed number of workers for which there is room beside the data tasks; 0 where there is none."""
+    cpus = sum(room.get("CPU", 0) for room in rooms) - resources.data_cpus
+    most = min(num_on(rooms, resources), int(cpus / resources.cpus_per_worker + ROUNDING))
+    return max((count for count in resources.worker_counts if count <= most), default=0)
+
+
+def needs_of(resources: ResourceConfig) -> str:
+    """What the fewest workers take, as it is said to a person."""
+    kinds = " and ".join(_amount(amount, kind) for kind, amount in per_worker(resources).items())
+    count = resources.fewest_workers
+    return f"{count} worker{'s' * (count > 1)} of {kinds} each, and {_amount(resources.data_cpus, 'CPU')} for the data"
+
+
+def has_of(rooms: Sequence[Room]) -> str:
+    """What there is on all nodes together, as it is said to a person."""
+    return " and ".join(
+        _amount(total, kind)
+        for kind in ("CPU", "GPU")
+        if (total := sum(room.get(kind, 0) for room in rooms)) or kind == "CPU"
+    )
+
+
+def _amount(amount: float, kind: str) -> str:
+    return f"{amount:g} {kind}{'s' * (amount > 1)}"
