@@ -19,7 +19,7 @@ from hdam.platform.cluster import ray_session
 from hdam.platform.failures import TrainingError
 from hdam.platform.fit import in_background
 from hdam.platform.procedure import ending
-from hdam.platform.runs import locked
+from hdam.platform.runs import holding
 from hdam.platform.tracked_run import resume_run, start_run
 from hdam.platform.tune.outcome import conclude
 from hdam.platform.tune.plan import SweepPlan, plan_sweep
@@ -59,7 +59,7 @@ def tune(loaded: LoadedSweep, *, num_trials: int | None = None, restore: bool = 
     if _is_done(plan, Ledger(folder)):
         LOG.info("this sweep is finished already, in %s; --trials extends it", folder)
         return make_report(plan, Ledger(folder), was_known=True)
-    with locked(folder), Watchdog() as watchdog, ray_session(_resources(plan)):
+    with holding(folder), Watchdog() as watchdog, ray_session(_resources(plan)):
         sweep = _Sweep(plan, Ledger(folder), client=client, watchdog=watchdog)
         return sweep.finish()
 
