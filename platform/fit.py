@@ -21,7 +21,7 @@ from hdam.platform.failures import StopOnLasting, TrainingError, describe
 from hdam.platform.messages import Inbox, Mailbox, Message
 from hdam.platform.pair_plan import PairPlan
 from hdam.platform.shared_checkpoints import newest_step, step_to_tell
-from hdam.platform.store import FILES_DIR, Place, SharedFile, offer_file, place_of, store
+from hdam.platform.store import FILES_DIR, SharedFile, offer_file, place_of, store
 from hdam.platform.worker import Task, run_worker
 
 LOG = logging.getLogger("hdam")
@@ -154,7 +154,7 @@ def _offered(experiment: Experiment, initial: Path | None, run_dir: Path) -> tup
         return ()
     files = [] if initial is None else [offer_file(initial, place)]
     if weights := experiment.losses.perceptual.weights:
-        files.append(offer_file(Path(weights), Place(f"{whole.address}/{FILES_DIR}")))
+        files.append(offer_file(Path(weights), whole.folder(FILES_DIR)))
     return tuple(files)
 
 

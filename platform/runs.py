@@ -238,7 +238,7 @@ def is_held(folder: Path) -> bool:
         return not is_free
 
 
-def is_current(folder: Path, place: Place | None, attempt: str) -> bool:
+def is_current(folder: Path, attempt: str, place: Place | None = None) -> bool:
     """Whether an attempt still has the folder, or its place: the workers of a killed driver live on for seconds.
 
     While the store is away, it is taken to have the place; who uploads something asks again.

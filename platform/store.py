@@ -49,6 +49,10 @@ class Place:
 
     address: str
 
+    def folder(self, name: str) -> "Place":
+        """A folder in it."""
+        return Place(f"{self.address}/{name}")
+
     def names(self) -> list[str]:
         """Of the files and folders directly in it, in alphabetical order."""
         with self._asking() as (filesystem, path):
@@ -163,7 +167,7 @@ def place_of(folder: Path) -> Place | None:
     whole = store()
     if whole is None or not folder.absolute().is_relative_to(results_dir()):
         return None
-    return Place(f"{whole.address}/{folder.absolute().relative_to(results_dir()).as_posix()}")
+    return whole.folder(folder.absolute().relative_to(results_dir()).as_posix())
 
 
 def probe(place: Place) -> None:

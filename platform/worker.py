@@ -136,7 +136,7 @@ class Worker:
         """
         step, task = self._trainer.step, self._task
         if self._held_out is not None:
-            if not is_current(self._run_dir, task.place, task.attempt):
+            if not is_current(self._run_dir, task.attempt, task.place):
                 raise RuntimeError(f"another attempt has taken over {self._run_dir}")
             score = self._held_out.score(self._trainer.objective)
             write_checkpoint(

@@ -1,6 +1,5 @@
 """The shared store: what one disk has uploaded, another one finds; whole, in time, and from one writer at a time."""
 
-import json
 import logging
 import os
 import threading
@@ -27,6 +26,7 @@ from hdam.platform.shared_checkpoints import (
     share_checkpoints,
     stored_checkpoints,
 )
+from hdam.platform.shared_stages import adopt_stage, fetch_stage
 from hdam.platform.status import examine_experiment
 from hdam.platform.store import Place, StoreError, check_store, offer_file, place_of
 from hdam.platform.train import train
@@ -311,14 +311,17 @@ def test_a_new_machine_knows_what_was_trained(dataset, shared, tmp_path, monkeyp
     assert status.stages[0].place == place.address and status.stages[0].best
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_results_of_before_are_uploaded_when_they_are_used(dataset, shared, results, monkeypatch):
-    changes = {"optim.duration": "5 steps", "resources.workers": 1}
+def test_results_of_before_are_uploaded_when_they_are_used(shared, disks, monkeypatch):
+    folder = disks("first")
     with monkeypatch.context() as patch:
         patch.delenv(store.VARIABLE)
-        first = train(small_training(dataset, changes))
+        keep(folder, 3)
+        (folder / "growth.json").write_text("{}")
+        write_record(folder, StageRecord(status="finished"))
+    place = place_of(folder)
     assert not shared.is_there()
-    train(small_training(dataset, {**changes, "name": "others"}))
-    place = Place(f"{shared.address}/stages/{Path(first.stages[0].folder).name}")
-    assert sorted(stored_checkpoints(place)) == ["step-00000005"]
-    assert json.loads(place.read("stage.json"))["status"] == "finished"
+    adopt_stage(folder, keep=2)
+    assert sorted(stored_checkpoints(place)) == ["step-00000003"] and place.read("growth.json") == b"{}"
+    assert read_record(disks("second"), StageRecord).status == "finished"
+    fetch_stage(disks("second"))
+    assert (disks("second") / "growth.json").read_text() == "{}"
