@@ -123,6 +123,15 @@ def share_checkpoints(run_dir: Path, place: Place, *, attempt: str, keep: int) -
         _remove(place, name)
 
 
+def forget_checkpoints(run_dir: Path, place: Place | None) -> None:
+    """Remove all checkpoints, here and in the store. Raises StoreError where the store is away for minutes."""
+    for folder in run_dir.glob(f"{PREFIX}*"):
+        shutil.rmtree(folder)
+    for name in [] if place is None else patiently(place.names):
+        if name.startswith(PREFIX):
+            patiently(lambda name=name: _remove(place, name))  # type: ignore[misc]
+
+
 class Uploader:
     """Uploads checkpoints in the background, so that no step waits for the store; later, where it is away."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ports import free_port
 
-SECONDS_TO_START = 120
+SECONDS_TO_START = 300
 SECONDS_TO_STOP = 20
 
 

@@ -31,7 +31,7 @@ class PostgresServer:
     @property
     def uri(self):
         """What MLflow's --backend-store-uri takes."""
-        return f"postgresql://{USER}:{self._password}@127.0.0.1:{self._port}/postgres"
+        return f"postgresql+psycopg2://{USER}:{self._password}@127.0.0.1:{self._port}/postgres"
 
     def __enter__(self):
         (self._folder / "password").write_text(self._password)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from ports import free_port
 from processes import descendants
 
 SECONDS_TO_START = 180
+STARTS = 3
+"""Ray gives a node 30 seconds to answer, which is too little on a machine that has much else to do."""
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -61,30 +64,43 @@ class SeparateNode:
     def __enter__(self):
         self._results.mkdir(exist_ok=True)
         where = ["--head", f"--port={self._port}", f"--temp-dir={self._folder / 'ray'}", "--include-dashboard=false"]
+        where += [f"--ray-client-server-port={free_port()}", f"--dashboard-port={free_port()}"]
         if self._head is not None:
             where = [f"--address=127.0.0.1:{self._port}"]
-        options = [f"--num-cpus={self._num_cpus}", f"--object-store-memory={200 << 20}", "--ray-client-server-port=0"]
+        options = [f"--num-cpus={self._num_cpus}", f"--object-store-memory={200 << 20}"]
+        options += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}"]
+        options += ["--min-worker-port=0", "--max-worker-port=0"]  # any, so that nodes of a machine do not meet
         start = [RAY, "start", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", *where, *options]
-        mounted = f'mount -t tmpfs -o size=512m tmpfs "{self._results}" && touch "{self._folder}/mounted" && exec "$@"'
+        mounted = f'mount -t tmpfs -o size=512m tmpfs "{self._results}" && exec "$@"'
+        try:
+            for _ in range(STARTS):
+                self._start(["sh", "-c", mounted, "sh", *start])
+                if self._runs():
+                    return self
+                self.kill()
+            raise RuntimeError(f"the node does not start:\n{(self._folder / 'log').read_text()}")
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _start(self, command):
         with (self._folder / "log").open("w") as log:
             self._process = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounted, "sh", *start],
+                ["unshare", "--mount", "--propagation", "private", *command],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait_until_it_runs()
-        return self
 
     def __exit__(self, *error):
         self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _wait_until_it_runs(self):
+    def _runs(self):
         give_up = time.monotonic() + SECONDS_TO_START
-        log = self._folder / "log"
         while time.monotonic() < give_up and self._process.poll() is None:
-            if "Ray runtime started" in log.read_text():
-                return
+            if "Ray runtime started" in (self._folder / "log").read_text():
+                return True
             time.sleep(0.2)
-        raise RuntimeError(f"the node does not start:\n{log.read_text()}")
+        return False

@@ -3,30 +3,43 @@
 import logging
 import os
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from local_store import keep_results_in
 from media_files import assert_one_line
 from processes import wait_until
+from small_models import small_model
 from small_training import small_training
 
+from hdam.experiments.experiment import ScreenConfig
+from hdam.models.objective import build_objective
 from hdam.pipelines.errors import InputError
-from hdam.platform import holds, shared_checkpoints, store
+from hdam.platform import holds, shared_checkpoints, stage_training, store
 from hdam.platform.checkpoints import STATE_NAME, newest_checkpoint, read_checkpoint, step_of, write_checkpoint
+from hdam.platform.evaluation import evaluate as evaluation
+from hdam.platform.evaluation.plan import EvaluationSettings
+from hdam.platform.evaluation.results import read_evaluation
 from hdam.platform.holds import held, is_holder, read_hold
+from hdam.platform.messages import Pictured
+from hdam.platform.prepared import prepare_training
 from hdam.platform.runs import StageRecord, claim_stage, holding, is_held, numbered_folders, read_record, write_record
 from hdam.platform.shared_checkpoints import (
     TakenOverError,
     Uploader,
     best_known,
+    brought,
     fetch_newest,
     newest_step,
     share_checkpoints,
     stored_checkpoints,
 )
 from hdam.platform.shared_stages import adopt_stage, fetch_stage
+from hdam.platform.stage_evaluation import evaluate_checkpoint
+from hdam.platform.stage_screening import screen_checkpoint
 from hdam.platform.status import examine_experiment
 from hdam.platform.store import Place, StoreError, check_store, offer_file, place_of
 from hdam.platform.train import train
@@ -47,7 +60,6 @@ def shared(s3, request, monkeypatch):
 def hurry(monkeypatch):
     monkeypatch.setattr(holds, "SECONDS_TO_SETTLE", 0.1)
     monkeypatch.setattr(holds, "SECONDS_PER_BEAT", 0.1)
-    monkeypatch.setattr(holds, "SECONDS_TO_STALE", 1.5)
 
 
 @pytest.fixture
@@ -226,7 +238,8 @@ def test_who_holds_a_place_keeps_other_machines_out(shared, disks):
         assert is_holder(place, attempt)
 
 
-def test_a_hold_whose_driver_is_gone_is_taken_over(shared, disks, caplog):
+def test_a_hold_whose_driver_is_gone_is_taken_over(shared, disks, caplog, monkeypatch):
+    monkeypatch.setattr(holds, "SECONDS_TO_STALE", 1.5)
     place = place_of(disks("first"))
     holds._write(place, holds.Hold("dead", holds.disk_name(), "a-host", 7))
     disks("second")
@@ -281,6 +294,66 @@ def test_files_of_the_driver_reach_other_disks_once(shared, disks, tmp_path, mon
     weights.unlink()
     offered.fetch()
     assert weights.read_bytes() == b"weights"
+
+
+def test_pictures_of_a_worker_on_another_disk_come_with_their_message(results, monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        stage_training, "Outbox", lambda *_, **__: SimpleNamespace(add_picture=lambda path, step: sent.append(path))
+    )
+    job = SimpleNamespace(
+        client=None, run_id="", folder=results, on_message=lambda *_: None, stage=SimpleNamespace(kind="hdam")
+    )
+    listener = stage_training.Listener(lambda _: None, job)
+    path = results / STAGE / "pictures" / "step-00000005.png"
+    listener(Pictured(step=5, path=str(path), content=b"picture"))
+    assert sent == [path] and path.read_bytes() == b"picture"
+
+
+def test_a_node_of_its_own_disk_screens_what_another_has_trained(shared, disks, dataset):
+    """As on a cluster, without one: what runs on the node is called here."""
+    experiment = small_training(dataset)
+    model = build_objective(experiment.model, experiment.losses).model
+    checkpoint = write_checkpoint(
+        disks("first"), {"model": model.state_dict()}, step=3, keep=2, experiment=experiment.settings()
+    )
+    place = place_of(disks("first"))
+    upload(disks("first"), place)
+    there, told = disks("second") / checkpoint.name, []
+    found = evaluate_checkpoint(there, dataset, place=place, total=2, tell=told.append)
+    assert len(found.clips) == 2 and told
+    plan = prepare_training(experiment).plan
+    screened, sheet = screen_checkpoint(
+        disks("third") / checkpoint.name, plan, ScreenConfig(num_batches=1), place=place, tell=told.append
+    )
+    assert len(screened.losses) == 3 and sheet.width > 0
+    with pytest.raises(StoreError, match="step-00000009 is gone"):
+        brought(disks("third") / "step-00000009", place)
+
+
+def test_clips_that_another_disk_has_measured_come_home(shared, disks, dataset, monkeypatch):
+    """As on a cluster, without one: an actor on another node is called here."""
+
+    def score_elsewhere(make, items, **_):
+        home = os.environ["HDAM_RESULTS"]
+        _, settings, names, folder, place = make.args
+        for item in items:
+            disks("second")
+            there = Path(os.environ["HDAM_RESULTS"]) / folder.relative_to(home)
+            scored = make.func(dataset, settings, names, there, place)(item)
+            monkeypatch.setenv("HDAM_RESULTS", home)
+            yield scored
+
+    disks("first")
+    settings = EvaluationSettings(protocols=("reconstruction",), metrics=("l1",))
+    monkeypatch.setattr(evaluation, "run_on_actors", score_elsewhere)
+    monkeypatch.setattr(evaluation, "ray_session", lambda _: nullcontext())
+    monkeypatch.setattr(evaluation.ray, "cluster_resources", dict)
+    folder = evaluation.evaluate(small_model(), dataset, settings=settings)
+    record = read_evaluation(folder)
+    assert record.status == "finished" and record.num_clips == 2
+    assert len(list((folder / "videos").rglob("*.mp4"))) == 2
+    assert place_of(folder).names() == [], "nothing of it stays in the store"
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -27,7 +27,7 @@ from hdam.platform.evaluation.choice import Choice, choose_metrics
 from hdam.platform.evaluation.metrics import METRICS, Protocol
 from hdam.platform.evaluation.plan import EvaluationSettings, Item, plan_items
 from hdam.platform.evaluation.report import write_tables
-from hdam.platform.evaluation.results import EvaluationRecord, Mean, read_evaluation, write_evaluation
+from hdam.platform.evaluation.results import VIDEOS_DIR, EvaluationRecord, Mean, read_evaluation, write_evaluation
 from hdam.platform.evaluation.scoring import MODEL_DIR, files_of, make_scorer
 from hdam.platform.evaluation.sheet import write_sheet
 from hdam.platform.evaluation.tables import (
@@ -44,7 +44,7 @@ from hdam.platform.evaluation.tables import (
 from hdam.platform.model_folder import LoadedModel, write_model
 from hdam.platform.ray_tasks import TASKS_ONLY, run_on_actors
 from hdam.platform.runs import holding
-from hdam.platform.store import Place, patiently, place_of, share_files
+from hdam.platform.store import Place, check_store, patiently, place_of, share_files
 from hdam.platform.tracking import results_dir
 
 LOG = logging.getLogger("hdam")
@@ -83,6 +83,7 @@ def evaluate(
     settings that cannot be, instruments that are not here, and clips whose process died twice.
     """
     work = _prepare(loaded, dataset, settings)
+    check_store()
     with holding(work.folder, is_waiting=True):
         if fresh:
             _clear(work.folder)

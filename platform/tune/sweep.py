@@ -20,6 +20,7 @@ from hdam.platform.failures import TrainingError
 from hdam.platform.fit import in_background
 from hdam.platform.procedure import ending
 from hdam.platform.runs import holding
+from hdam.platform.store import check_store
 from hdam.platform.tracked_run import resume_run, start_run
 from hdam.platform.tune.outcome import conclude
 from hdam.platform.tune.plan import SweepPlan, plan_sweep
@@ -55,6 +56,7 @@ def tune(loaded: LoadedSweep, *, num_trials: int | None = None, restore: bool = 
             f"--restore: {folder} is not there, so that there is no such sweep to go on with; what is "
             "searched, the settings and the dataset make the name; leave --restore out to begin it"
         )
+    check_store()
     client = tracking.connect()
     if _is_done(plan, Ledger(folder)):
         LOG.info("this sweep is finished already, in %s; --trials extends it", folder)
