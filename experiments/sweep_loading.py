@@ -64,12 +64,17 @@ def load_sweep(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
     return loaded
 
 
-def _load(path: Path, name: str, sweep: Sweep, overrides: Mapping[str, Any]) -> Experiment:
+def find_beside(path: Path, name: str) -> Path:
+    """The file of an experiment that the sweep at `path` names: beside it, or shipped. Raises InputError."""
     beside = path.parent / name
     file = beside if beside.is_file() else SHIPPED / name
     if not file.is_file():
         raise InputError(f"{path}: experiment: {name}: no such file, neither beside it nor among the shipped ones")
-    experiment = load_experiment(file)
+    return file
+
+
+def _load(path: Path, name: str, sweep: Sweep, overrides: Mapping[str, Any]) -> Experiment:
+    experiment = load_experiment(find_beside(path, name))
     try:
         experiment = override(experiment, sweep.changes)
     except InputError as error:

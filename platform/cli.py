@@ -21,6 +21,7 @@ from hdam.platform.cli_compare import compare
 from hdam.platform.cli_data import data_app
 from hdam.platform.cli_detectors import detectors_app
 from hdam.platform.cli_evaluate import evaluate
+from hdam.platform.cli_jobs import jobs_app, submit
 from hdam.platform.cli_models import models_app
 from hdam.platform.cli_published import export_weights, import_weights
 from hdam.platform.cli_show import show_app, structure_score
@@ -73,6 +74,8 @@ app.command("structure-score")(structure_score)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(tune)
+app.command(context_settings={"allow_interspersed_args": False})(submit)  # what follows the command is the command's
+app.add_typer(jobs_app, name="jobs")
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ Where the store is away, these functions raise its errors; `tracking.tolerated` 
 """
 
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -16,7 +17,7 @@ from hdam.experiments.experiment import Experiment
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import Manifest
 from hdam.platform.runs import locked_if_free
-from hdam.platform.tracking import connect, has_server, results_dir, tolerated
+from hdam.platform.tracking import JOB_VARIABLE, connect, has_server, results_dir, tolerated
 
 if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
@@ -216,15 +217,15 @@ def _tags(experiment: Experiment) -> dict[str, str]:
 def _code_tags() -> dict[str, str]:
     """With what the run was made."""
     versions = {f"version.{package}": metadata.version(package) for package in PACKAGES}
-    commit = _git_commit()
-    return versions | ({"mlflow.source.git.commit": commit} if commit else {})
+    made_by = {"mlflow.source.git.commit": git_commit(), "job": os.environ.get(JOB_VARIABLE, "")}
+    return versions | {name: value for name, value in made_by.items() if value}
 
 
-def _git_commit() -> str:
-    """The commit of the checkout that this code is run from; empty for an installed package."""
+def git_commit() -> str:
+    """The commit of the checkout that this code is run from, or was sent from as a job; empty where there is none."""
     here = Path(__file__).resolve().parent
     if not (here.parent / ".git").exists():
-        return ""
+        return os.environ.get("HDAM_COMMIT", "")
     try:
         found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -32,9 +32,22 @@ LOG_LEVELS = {
 }
 
 
+JOB_VARIABLE = "HDAM_JOB"
+"""Set in jobs of a cluster: the job's name."""
+
+
 def results_dir() -> Path:
-    """Where runs and the tracking database are: HDAM_RESULTS, or `results` in the current folder."""
-    return Path(os.environ.get("HDAM_RESULTS") or "results").expanduser().absolute()
+    """Where runs and the tracking database are: HDAM_RESULTS, or `results` in the current folder.
+
+    Raises InputError in a job that knows of no place: its folder goes when it ends.
+    """
+    named = os.environ.get("HDAM_RESULTS")
+    if not named and os.environ.get(JOB_VARIABLE) and not os.environ.get("HDAM_STORE"):
+        raise InputError(
+            "HDAM_RESULTS is not set, and a job's own folder goes when it ends; set it to a folder that all nodes "
+            "share, where the job is submitted or on the nodes"
+        )
+    return Path(named or "results").expanduser().absolute()
 
 
 def tracking_uri() -> str:

@@ -7,12 +7,16 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
 from local_store import keep_results_in
 from ports import free_port
 from postgres_server import find_program
+
+if TYPE_CHECKING:
+    from cluster_head import ClusterHead
 
 # Before anything imports hdam.models: every shape that a signature there states is checked whenever it is called.
 jaxtyping.install_import_hook("hdam.models", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
@@ -185,3 +189,12 @@ def ray_session(s3_endpoint: None) -> Iterator[None]:
 
     with cluster.ray_session(ResourceConfig()):
         yield
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator["ClusterHead"]:
+    """The head of a cluster on this machine that knows nothing but what is sent to it; it takes 10 s to start."""
+    from cluster_head import ClusterHead
+
+    with ClusterHead() as head:
+        yield head
