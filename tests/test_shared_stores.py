@@ -10,14 +10,19 @@ import sys
 
 import pytest
 import yaml
+from cluster_head import ClusterHead
 from local_store import keep_results_in
 from mlflow_server import MlflowServer
+from PIL import Image
 from postgres_server import PostgresServer
 from processes import wait_until
 from separate_nodes import SeparateNode
-from small_training import make_dataset, small_training
+from small_training import make_dataset, moving_square, small_training
 from test_s3 import upload
 
+from hdam.pipelines.prepare import prepare
+from hdam.pipelines.prepare_options import PrepareOptions
+from hdam.pipelines.puppets import write_puppets
 from hdam.platform import tracking
 from hdam.platform.registry import load_model, show_model
 from hdam.platform.shared_checkpoints import stored_checkpoints
@@ -151,3 +156,52 @@ def test_two_users_at_the_same_time_do_not_mix(server, squares, s3, tmp_path):
     stages = Place(f"{s3}/users/stages").names()
     kinds = sorted(name.partition("-")[0] for name in stages if not name.startswith("."))
     assert kinds == ["dam", "evaluate", "evaluate", "hdam", "hdam", "screen", "screen"], stages
+
+
+@pytest.fixture(scope="module")
+def puppets(s3, tmp_path_factory):
+    """The address of a few puppets in S3."""
+    folder = tmp_path_factory.mktemp("puppets")
+    write_puppets(folder / "videos", num_clips=8, num_frames=12, size=32, seed=1)
+    prepare(folder / "videos", f"{s3}/puppets", options=PrepareOptions(size=32, test_share=0.25))
+    return f"{s3}/puppets"
+
+
+def test_a_job_trains_on_puppets_from_s3_and_the_client_animates_its_model(server, puppets, s3, tmp_path):
+    changes = {"procedure": "scratch", "name": "puppets_by_job"}
+    experiment = write_experiment(tmp_path / "puppets.yaml", puppets, changes)
+    credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    with ClusterHead(env_vars=credentials) as head:
+        told = {**head.environment, VARIABLE: f"{s3}/jobs", "HDAM_RESULTS": str(tmp_path / "nodes")}
+        submitted = hdam("submit", "--", "train", experiment, env={**os.environ, **told})
+        assert submitted.returncode == 0, submitted.stdout
+        broken = hdam("submit", "--", "train", experiment, "--set", "data.size=64", env={**os.environ, **told})
+    assert broken.returncode == 1 and "data.size=64" in broken.stdout, broken.stdout
+    (version,) = show_model("hdam-puppets").versions
+    assert tracking.connect().get_run(version.run_id).info.status == "FINISHED"
+    (kind, *_), (folder,) = version.tags["stage"].split("-"), Place(f"{s3}/jobs/runs").names()
+    assert kind == "hdam" and folder.startswith("puppets_by_job-")
+    assert "step-00000008" in stored_checkpoints(Place(f"{s3}/jobs/stages/{version.tags['stage']}"))
+
+    write_puppets(tmp_path / "unseen", num_clips=1, num_frames=6, size=32, seed=99)
+    driving = next(path for path in sorted((tmp_path / "unseen").iterdir()) if path.suffix == ".mp4" or path.is_dir())
+    Image.fromarray(moving_square(0)[0]).save(tmp_path / "source.png")
+    client = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    files = ("--source", tmp_path / "source.png", "--driving", driving, "--out", tmp_path / "result.mp4")
+    animated = hdam(
+        "animate",
+        "--model",
+        "models:/hdam-puppets@candidate",
+        *files,
+        env={**client, "HDAM_RESULTS": str(tmp_path / "me")},
+    )
+    assert animated.returncode == 0 and "is version 1" in animated.stdout, animated.stdout
+    assert (tmp_path / "result.mp4").stat().st_size > 0
+
+
+def hdam(*words, env):
+    """A command, and what it said on both streams."""
+    command = [sys.executable, "-P", "-m", "hdam.platform.cli", *map(str, words)]
+    return subprocess.run(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=1500
+    )
