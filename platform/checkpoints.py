@@ -24,6 +24,9 @@ LOG = logging.getLogger("hdam")
 
 STATE_NAME = "state.pt"
 SEAL_NAME = "checkpoint.json"
+PREFIX = "step-"
+Seals = Mapping[str, Mapping[str, Any]]
+"""What is known of checkpoints, by their names."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -41,7 +44,7 @@ def write_checkpoint(
     Of all sound ones the newest `keep` stay, and the one with the lowest `score`. `experiment` makes the folder a
     model that `load_model` takes. Raises InputError where the disk is full; what was there before stays.
     """
-    target = run_dir / f"step-{step:08d}"
+    target = run_dir / f"{PREFIX}{step:08d}"
     partial = run_dir / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -73,9 +76,28 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
 
 def best_checkpoint(run_dir: Path) -> Path | None:
     """The sound checkpoint with the lowest score; None where none has one."""
-    scores = {folder: seal["score"] for folder in _folders(run_dir) if (seal := read_seal(folder))}
-    scored = [folder for folder, score in scores.items() if score is not None and math.isfinite(score)]
-    return min(filter(is_sound, scored), key=lambda folder: scores[folder], default=None)
+    seals = {folder.name: seal for folder in _folders(run_dir) if (seal := read_seal(folder))}
+    while (name := best_name(seals)) is not None and not is_sound(run_dir / name):
+        del seals[name]
+    return run_dir / name if name else None
+
+
+def sound_checkpoints(run_dir: Path) -> Seals:
+    """The seals of all sound checkpoints, by name."""
+    return {folder.name: seal for folder in _folders(run_dir) if (seal := read_seal(folder)) and is_sound(folder)}
+
+
+def best_name(seals: Seals) -> str | None:
+    """Name of the checkpoint with the lowest score; None where none has one."""
+    scores = {name: seal["score"] for name, seal in seals.items()}
+    scored = [name for name, score in scores.items() if score is not None and math.isfinite(score)]
+    return min(sorted(scored, reverse=True), key=lambda name: scores[name], default=None)
+
+
+def kept_names(seals: Seals, *, keep: int) -> set[str]:
+    """Of sound checkpoints the names of those that stay: the newest `keep`, and the best."""
+    best = best_name(seals)
+    return {*sorted(seals, reverse=True)[:keep], *([best] if best else [])}
 
 
 def is_sound(folder: Path) -> bool:
@@ -95,7 +117,7 @@ def read_seal(folder: Path) -> dict[str, Any] | None:
 
 def step_of(folder: Path | None) -> int:
     """Steps done at a checkpoint; 0 without one."""
-    return int(folder.name.removeprefix("step-")) if folder else 0
+    return int(folder.name.removeprefix(PREFIX)) if folder else 0
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
@@ -143,10 +165,10 @@ def _write_sealed(folder: Path, state: Mapping[str, Any], seal: Mapping[str, Any
 
 def _remove_old(run_dir: Path, *, keep: int) -> None:
     """All but the newest and the best; a damaged one, however new, takes no sound one's place."""
-    folders = _folders(run_dir)
-    sound = [folder for folder in folders if is_sound(folder)]
-    for folder in set(folders) - {*sound[:keep], best_checkpoint(run_dir)}:
-        shutil.rmtree(folder, ignore_errors=True)
+    kept = kept_names(sound_checkpoints(run_dir), keep=keep)
+    for folder in _folders(run_dir):
+        if folder.name not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 _known_digests: dict[tuple[Path, int, int], str] = {}
@@ -164,4 +186,4 @@ def _digest(path: Path) -> str:
 
 def _folders(run_dir: Path) -> list[Path]:
     """All checkpoints, the newest first."""
-    return sorted(run_dir.glob("step-*"), reverse=True)
+    return sorted(run_dir.glob(f"{PREFIX}*"), reverse=True)

@@ -114,11 +114,23 @@ def prepare_console(
 
 
 @app.command()
-def doctor() -> None:
-    """Say what this machine has, and what is missing for which command."""
+def doctor(
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Ask every node of the cluster of RAY_ADDRESS what it reaches.")
+    ] = False,
+    data: Annotated[
+        str, typer.Option(help="With --cluster: a dataset that nodes should reach.", show_default=False)
+    ] = "",
+) -> None:
+    """Say what this machine has, and what is missing for which command; or what the nodes of a cluster reach."""
     from hdam.platform.doctor import examine, show_findings
 
-    findings = examine()
+    if data and not cluster:
+        raise InputError("--data is for --cluster; hdam data verify looks at a dataset from here")
+    if cluster:
+        from hdam.platform.cluster_doctor import examine_cluster
+
+    findings = examine_cluster(data) if cluster else examine()
     show_findings(findings, OUT)
     if any(finding.is_essential and not finding.is_good for finding in findings):
         raise typer.Exit(1)

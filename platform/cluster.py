@@ -47,7 +47,7 @@ def start_ray(resources: ResourceConfig) -> None:
     if address := os.environ.get("RAY_ADDRESS"):
         try:
             ray.init(log_to_driver=is_verbose, logging_level=logging_level)
-        except (ConnectionError, ValueError) as error:
+        except (ConnectionError, ValueError, ray.exceptions.AuthenticationError) as error:
             reason = first_line(error)
             raise InputError(f"RAY_ADDRESS={address}: no cluster there ({reason}); correct or unset it") from error
         _take_signal()
@@ -64,6 +64,12 @@ def start_ray(resources: ResourceConfig) -> None:
         object_store_memory=_object_store_bytes(resources),
     )
     _take_signal()
+
+
+def must_have_cluster() -> None:
+    """Raises InputError where neither a session is there nor RAY_ADDRESS names a cluster."""
+    if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
+        raise InputError("no cluster: RAY_ADDRESS is not set; in a job (hdam submit) and on a node it may be `auto`")
 
 
 def _take_signal() -> None:

@@ -18,13 +18,14 @@ from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hdam.experiments.experiment import Experiment, ResourceConfig
-from hdam.platform.checkpoints import newest_checkpoint, step_of
 from hdam.platform.cluster import ray_session
 from hdam.platform.datasets import ingest_config, stream
 from hdam.platform.failures import StopOnLasting, TrainingError, describe
 from hdam.platform.messages import Inbox, Joined, Lost, MachineMessage, Mailbox, Message, Waiting
 from hdam.platform.pair_plan import PairPlan
 from hdam.platform.scaling import ScalableTrainer, WorkerPolicy, scaling_config
+from hdam.platform.shared_checkpoints import newest_step, step_to_tell
+from hdam.platform.store import FILES_DIR, SharedFile, offer_file, place_of, store
 from hdam.platform.worker import Task, run_worker
 
 LOG = logging.getLogger("hdam")
@@ -68,6 +69,8 @@ def fit(
         task = Task(
             experiment=experiment.settings(),
             run_dir=str(run_dir),
+            place=place_of(run_dir),
+            files=_offered(experiment, initial, run_dir),
             initial=str(initial or ""),
             attempt=attempt,
             steps_per_epoch=plan.steps_per_epoch,
@@ -82,7 +85,7 @@ def fit(
             watched.stop()
             raise
         if error := watched.outcome.exception():
-            step = step_of(newest_checkpoint(run_dir))
+            step = step_to_tell(run_dir, task.place)
             kept = f"the checkpoint of step {step} is kept, the same command goes on from there" if step else ""
             raise TrainingError(f"training failed: {describe(error)}", advice=kept) from error
 
@@ -141,7 +144,7 @@ def _make_ray_trainer(resources: ResourceConfig, plan: PairPlan, task: Task) -> 
 
     def rest_of_stream() -> ray.data.Dataset:
         """Called at every start of the workers: what their newest checkpoint has not seen."""
-        first_step = step_of(newest_checkpoint(run_dir))
+        first_step = newest_step(run_dir, task.place)
         return stream(plan, first_step=first_step, last_step=task.last_step, resources=resources)
 
     return ScalableTrainer(
@@ -160,6 +163,17 @@ def _make_ray_trainer(resources: ResourceConfig, plan: PairPlan, task: Task) -> 
         datasets={"train": rest_of_stream},
         dataset_config=ingest_config(resources),
     )
+
+
+def _offered(experiment: Experiment, initial: Path | None, run_dir: Path) -> tuple[SharedFile, ...]:
+    """Files of this disk that workers with other disks read, in the shared store, if there is one."""
+    whole, place = store(), place_of(run_dir)
+    if whole is None or place is None:
+        return ()
+    files = [] if initial is None else [offer_file(initial, place)]
+    if weights := experiment.losses.perceptual.weights:
+        files.append(offer_file(Path(weights), whole.folder(FILES_DIR)))
+    return tuple(files)
 
 
 def in_background(work: Callable[[], Any]) -> "Future[Any]":

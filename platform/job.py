@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hdam.pipelines.errors import InputError
-from hdam.platform.checkpoints import newest_checkpoint, step_of
+from hdam.platform.checkpoints import step_of
 from hdam.platform.messages import Message
 from hdam.platform.prepared import Prepared
 from hdam.platform.runs import StageRecord
+from hdam.platform.shared_checkpoints import fetch_newest
 from hdam.platform.stages import Stage, StageKind
+from hdam.platform.store import place_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,8 +43,8 @@ class Done:
 
     @property
     def checkpoint(self) -> Path:
-        """The last checkpoint of a training. Raises InputError where it is gone, or damaged."""
-        newest, steps = newest_checkpoint(self.folder), self.result["steps"]
+        """The last checkpoint of a training, on this disk. Raises InputError where it is gone, or damaged."""
+        newest, steps = fetch_newest(self.folder, place_of(self.folder)), self.result["steps"]
         if newest is None or step_of(newest) != steps:
             raise InputError(
                 f"{self.folder} holds no sound checkpoint of step {steps} any more; "

@@ -61,6 +61,8 @@ class Pictured:
 
     step: int
     path: str
+    content: bytes = b""
+    """Of the file, where the driver's node may have another disk; else empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +90,14 @@ class Skipped:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Warned:
+    """Something that does not stop the training, but should be known."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Counted:
     """So many of so many are done, in a stage that is no training."""
 
@@ -95,7 +105,7 @@ class Counted:
     total: int
 
 
-Message = Started | Stepped | Measured | Pictured | Kept | Skipped | Counted
+Message = Started | Stepped | Measured | Pictured | Kept | Skipped | Warned | Counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

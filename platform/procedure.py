@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from hdam.pipelines.errors import InputError, first_line
 from hdam.platform import tracking
-from hdam.platform.checkpoints import newest_checkpoint, step_of
 from hdam.platform.job import Done, Job, OnStageMessage, ignore
 from hdam.platform.prepared import Prepared
 from hdam.platform.publishing import publish
@@ -22,14 +21,17 @@ from hdam.platform.runs import (
     StageRecord,
     begun_stage,
     claim_stage,
-    locked,
+    holding,
     read_record,
     write_record,
 )
+from hdam.platform.shared_checkpoints import step_to_tell
+from hdam.platform.shared_stages import adopt_stage, fetch_stage, share_stage
 from hdam.platform.stage_evaluation import evaluate_stage
 from hdam.platform.stage_screening import screen_stage
 from hdam.platform.stage_training import train_stage
 from hdam.platform.stages import Stage, StageKind
+from hdam.platform.store import place_of
 from hdam.platform.tracked_run import Status, end_run, resume_run, start_run
 from hdam.platform.watchdog import Watchdog
 
@@ -88,13 +90,18 @@ class Procedure:
     def _known(self, stage: Stage, folder: Path) -> Done | None:
         """The stage where it is finished."""
         record = read_record(folder, StageRecord)
-        return Done(stage=stage, folder=folder, record=record, was_known=True) if record.status == "finished" else None
+        if record.status != "finished":
+            return None
+        adopt_stage(folder, keep=stage.experiment.log.keep_checkpoints)
+        fetch_stage(folder)
+        return Done(stage=stage, folder=folder, record=record, was_known=True)
 
     def _do(self, stage: Stage, folder: Path, inputs: Mapping[StageKind, Done]) -> Done:
-        with locked(folder, is_waiting=True) as attempt:
+        with holding(folder, is_waiting=True) as attempt:
             if (known := self._known(stage, folder)) is not None:  # another process has finished it meanwhile
                 return known
             LOG.info("stage %s, in %s", stage.kind, folder)
+            fetch_stage(folder)
             record = self._begin(stage, folder, inputs)
             started = time.monotonic()
 
@@ -117,10 +124,14 @@ class Procedure:
         return Done(stage=stage, folder=folder, record=record, was_known=False)
 
     def _work(self, job: Job) -> dict[str, Any]:
+        keep = job.stage.experiment.log.keep_checkpoints
         try:
-            return WORK.get(job.stage.kind, train_stage)(job)
+            share_stage(job.folder, job.attempt, keep=keep)  # what an earlier attempt could not
+            result = WORK.get(job.stage.kind, train_stage)(job)
+            share_stage(job.folder, job.attempt, keep=keep)
+            return result
         except (KeyboardInterrupt, SystemExit):
-            step = step_of(newest_checkpoint(job.folder))
+            step = step_to_tell(job.folder, place_of(job.folder))
             where = f" from step {step}" if step else ""
             again = "the same command, without --fresh and --from," if self._anew else "the same command"
             LOG.warning("interrupted in stage %s; %s goes on%s", job.stage.kind, again, where)
@@ -173,7 +184,10 @@ class Procedure:
 
     def _publish(self, done: Done) -> Done:
         """Let MLflow have what it has not got yet."""
-        with locked(done.folder, is_waiting=True):  # others that use the stage may have the same in mind
+        record = read_record(done.folder, StageRecord)
+        if record.is_published:
+            return replace(done, record=record)
+        with holding(done.folder, is_waiting=True):  # others that use the stage may have the same in mind
             record = read_record(done.folder, StageRecord)
             if not record.is_published and publish(self._client, done.stage.kind, done.folder, record):
                 record = replace(record, is_published=True)

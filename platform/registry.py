@@ -1,5 +1,6 @@
 """Registered models: safetensors weights, the experiment as JSON and a pyfunc face, found again by URI."""
 
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,9 @@ from hdam.platform.model_folder import (
     load_folder,
     write_model,
 )
-from hdam.platform.tracking import connect
+from hdam.platform.tracking import connect, masked
+
+LOG = logging.getLogger("hdam")
 
 CANDIDATE = "candidate"
 MODEL_NAME = "model"
@@ -89,18 +92,20 @@ def register(
 def load_model(uri: str, device: str | torch.device = "cpu") -> LoadedModel:
     """The model behind `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/model` or a folder, on `device`.
 
+    An alias is looked up once: the model's `uri` names the version that it meant then, however it moves afterwards.
     Raises InputError for what is not there, saying what is.
     """
     name, version = _resolve(uri)
     if not uri.startswith(("models:/", "runs:/")):
         if not uri or not Path(uri).is_dir():
             raise InputError(f"{uri!r}: no such folder; {EXPECTED}")
-        loaded = _read_logged(Path(uri))
+        loaded, pinned = _read_logged(Path(uri)), uri
     else:
-        connect()
-        with tempfile.TemporaryDirectory() as folder, _mistakes(uri):
-            loaded = _read_logged(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
-    return loaded._replace(model=loaded.model.to(device), name=name, version=version, uri=uri)
+        pinned = f"models:/{name}/{version}" if version else uri
+        if "@" in uri:
+            LOG.info("%s is version %s", uri, version)
+        loaded = _download(pinned)
+    return loaded._replace(model=loaded.model.to(device), name=name, version=version, uri=pinned)
 
 
 def list_models() -> list[RegisteredModel]:
@@ -201,6 +206,19 @@ def _resolve(uri: str) -> tuple[str, str]:
     if alias not in aliases:
         raise InputError(f"{uri}: no alias {alias!r}; {_known(client, name)}")
     return name, str(aliases[alias])
+
+
+def _download(uri: str) -> LoadedModel:
+    """The model of a version or a run. Raises InputError where its files are gone."""
+    connect()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return _read_logged(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
+        except (MlflowException, OSError, InputError) as error:
+            reason = masked(" ".join(str(error).replace(folder, "").split()))
+            raise InputError(
+                f"{uri}: its files cannot be read from the artifact store; were they deleted? ({reason})"
+            ) from error
 
 
 def _read_logged(folder: Path) -> LoadedModel:

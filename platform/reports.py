@@ -194,8 +194,8 @@ def show_status(status: "ExperimentStatus", console: Console) -> None:
     _say(console, f"Run {status.state}; {status.run_dir}, MLflow run {status.mlflow_run_id or 'not begun'}")
     for stage in status.stages:
         if stage.state != "to do":
-            best = f" (best on held-out pairs: {stage.best.name})" if stage.best else ""
-            _say(console, f"  {stage.kind}: {stage.folder}{best}")
+            best = f" (best on held-out pairs: {stage.best})" if stage.best else ""
+            _say(console, f"  {stage.kind}: {stage.place}{best}")
     if status.model_uri:
         _say(console, f"Model {status.model_uri}")
 

@@ -7,6 +7,8 @@ results/stages/KIND-KEY/    a stage, shared by all experiments that need it
   progress.json             how far it is
   step-00000200/            checkpoints, see checkpoints.py
   pictures/, skipped/
+
+With a shared store, see store.py, the records there are the ones that count.
 """
 
 import contextlib
@@ -22,6 +24,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from hdam.pipelines.errors import InputError
+from hdam.platform.holds import check_mine, held, held_elsewhere, is_alive, is_holder
+from hdam.platform.store import Place, StoreError, patiently, place_of
 
 LOG = logging.getLogger("hdam")
 
@@ -74,10 +78,14 @@ RECORD_NAMES: dict[type, str] = {RunRecord: "run.json", StageRecord: "stage.json
 
 
 def read_record(folder: Path, kind: type[Record]) -> Record:
-    """What a folder says of itself; a new record where it says nothing. Raises InputError for a broken one."""
-    path = folder / RECORD_NAMES[kind]
+    """What a folder, or its place in the shared store, says of itself; a new record where it says nothing.
+
+    Raises InputError for a broken one.
+    """
+    path, place = folder / RECORD_NAMES[kind], place_of(folder)
     try:
-        return kind(**json.loads(path.read_text(encoding="utf-8")))
+        stored = None if place is None else patiently(lambda: place.read(path.name))
+        return kind(**json.loads(path.read_text(encoding="utf-8") if stored is None else stored))
     except FileNotFoundError:
         return kind()
     except (ValueError, TypeError) as error:
@@ -85,8 +93,16 @@ def read_record(folder: Path, kind: type[Record]) -> Record:
 
 
 def write_record(folder: Path, record: RunRecord | StageRecord) -> None:
-    """Write the record under a temporary name, then rename it."""
-    write_json(folder / RECORD_NAMES[type(record)], asdict(record))
+    """Write the record under a temporary name, then rename it; then into the shared store, if there is one.
+
+    Raises InputError where it cannot be written, as where another driver has the folder's place in the store.
+    """
+    path, place = folder / RECORD_NAMES[type(record)], place_of(folder)
+    if place is not None:
+        patiently(lambda: check_mine(place))
+    write_json(path, asdict(record))
+    if place is not None:
+        patiently(lambda: place.put(path, path.name))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -119,10 +135,11 @@ def begun_stage(stages_dir: Path, record: RunRecord, kind: str) -> Path | None:
 
 def claim_stage(stages_dir: Path, name: str, *, inputs: Mapping[str, str], is_new: bool) -> Path:
     """What `find_stage` finds, made where it is missing, so that no other process takes it for another stage."""
-    with locked(stages_dir, is_waiting=True):
+    with holding(stages_dir, is_waiting=True):
         folder = find_stage(stages_dir, name, inputs=inputs, is_new=is_new)
-        if not folder.exists():
-            folder.mkdir()
+        is_taken = _is_taken(folder)
+        folder.mkdir(exist_ok=True)
+        if not is_taken:
             write_record(folder, StageRecord(inputs=dict(inputs)))
     return folder
 
@@ -141,11 +158,18 @@ def find_stage(stages_dir: Path, name: str, *, inputs: Mapping[str, str], is_new
 
 
 def numbered_folders(parent: Path, name: str) -> list[Path]:
-    """All folders of a name, the newest first."""
+    """All folders of a name, here or in the shared store, the newest first."""
     found: list[Path] = []
-    while (folder := parent / numbered(name, len(found) + 1)).exists():
+    while _is_taken(folder := parent / numbered(name, len(found) + 1)):
         found.append(folder)
     return found[::-1]
+
+
+def _is_taken(folder: Path) -> bool:
+    if folder.exists():
+        return True
+    place = place_of(folder)
+    return place is not None and patiently(place.is_there)
 
 
 def numbered(name: str, number: int) -> str:
@@ -179,11 +203,23 @@ def locked(folder: Path, *, is_waiting: bool = False, advice: str = "wait for it
 
 
 @contextlib.contextmanager
+def holding(folder: Path, *, is_waiting: bool = False, advice: str = "wait for it") -> Iterator[str]:
+    """Hold a folder as `locked` does, and with a shared store its place there as well, against other machines."""
+    with locked(folder, is_waiting=is_waiting, advice=advice) as attempt:
+        place = place_of(folder)
+        with contextlib.nullcontext() if place is None else held(place, attempt, is_waiting=is_waiting):
+            yield attempt
+
+
+@contextlib.contextmanager
 def locked_if_free(folder: Path, *, seconds: float = 0.0) -> Iterator[bool]:
     """Hold a folder, if need be after so many seconds, without being an attempt; False where a process works on it.
 
-    A folder that nobody has ever held is free.
+    A folder that nobody has ever held is free. Raises StoreError where the shared store is away.
     """
+    if (place := place_of(folder)) is not None and (hold := held_elsewhere(place)) is not None:
+        yield not is_alive(place, hold)
+        return
     try:
         lock = (folder / LOCK_NAME).open()
     except FileNotFoundError:
@@ -202,9 +238,17 @@ def is_held(folder: Path) -> bool:
         return not is_free
 
 
-def is_current(folder: Path, attempt: str) -> bool:
-    """Whether an attempt still has the folder: the workers of a killed driver live on for seconds."""
-    return (folder / LOCK_NAME).read_text(encoding="utf-8") == attempt
+def is_current(folder: Path, attempt: str, place: Place | None = None) -> bool:
+    """Whether an attempt still has the folder, or its place: the workers of a killed driver live on for seconds.
+
+    While the store is away, it is taken to have the place; who uploads something asks again.
+    """
+    if place is None:
+        return (folder / LOCK_NAME).read_text(encoding="utf-8") == attempt
+    try:
+        return is_holder(place, attempt)
+    except StoreError:
+        return True
 
 
 def _can_lock(descriptor: int) -> bool:

@@ -1,7 +1,5 @@
 """The picture of a screening: numbered motion anchors over several images, and the loss of each against ε."""
 
-from pathlib import Path
-
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,7 +13,6 @@ from hdam.platform.figures import (
     cell_scale,
     image_from,
     pixel_spots,
-    save_picture,
     tile,
 )
 
@@ -28,7 +25,7 @@ ABNORMAL_COLOUR = (220, 20, 20)
 
 
 @torch.no_grad()
-def draw_screening(model: MotionModel, images: Images, found: Screening, *, epsilon: float, path: Path) -> None:
+def draw_screening(model: MotionModel, images: Images, found: Screening, *, epsilon: float) -> Image.Image:
     """Write the motion anchors of the first of `images`, abnormal ones crossed out in red, and the losses as bars."""
     shown = images[:NUM_CELLS].to(next(model.parameters()).device)
     spots = model.eval().detect(shown).motion.position
@@ -38,7 +35,7 @@ def draw_screening(model: MotionModel, images: Images, found: Screening, *, epsi
     sheet = Image.new("RGB", (grid.width, grid.height + CHART_HEIGHT), PAPER_COLOUR)
     sheet.paste(grid, (0, 0))
     sheet.paste(_draw_chart(found, epsilon, width=grid.width), (0, grid.height))
-    save_picture(sheet, path)
+    return sheet
 
 
 def _draw_cell(image: torch.Tensor, points: torch.Tensor, found: Screening) -> Image.Image:

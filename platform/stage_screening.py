@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from hdam.experiments.experiment import ScreenConfig
 from hdam.models.screening import Screening, screen_anchors
 from hdam.platform.animate import best_device
 from hdam.platform.datasets import make_bundles
+from hdam.platform.figures import save_picture
 from hdam.platform.held_out import open_held_out
 from hdam.platform.images import frames_to_images
 from hdam.platform.job import Job
@@ -22,6 +24,8 @@ from hdam.platform.pair_plan import PairPlan
 from hdam.platform.progress import progress_of
 from hdam.platform.remote import Tell, call_on_cluster
 from hdam.platform.screening_sheet import draw_screening
+from hdam.platform.shared_checkpoints import brought
+from hdam.platform.store import Place, place_of
 
 LOG = logging.getLogger("hdam")
 
@@ -36,14 +40,16 @@ def screen_stage(job: Job) -> dict[str, Any]:
     Raises TrainingError where the work fails on the cluster.
     """
     experiment, sheet = job.stage.experiment, job.folder / SHEET_NAME
-    settings, checkpoint = experiment.screen, job.inputs["dam"].checkpoint
+    settings, dam = experiment.screen, job.inputs["dam"]
+    checkpoint, place = dam.checkpoint, place_of(dam.folder)
     plan = dataclasses.replace(job.prepared.plan, seed=settings.seed)
     with progress_of("screen", settings.num_batches, folder=job.folder) as show:
-        found = call_on_cluster(
-            lambda tell: screen_checkpoint(checkpoint, plan, settings, sheet=sheet, tell=tell),
+        found, picture = call_on_cluster(
+            lambda tell: screen_checkpoint(checkpoint, plan, settings, place=place, tell=tell),
             experiment.resources,
             on_message=show,
         )
+    save_picture(picture, sheet)
     say_screening(found, epsilon=settings.epsilon)
     return {
         "losses": found.losses.tolist(),
@@ -54,10 +60,13 @@ def screen_stage(job: Job) -> dict[str, Any]:
 
 
 def screen_checkpoint(
-    checkpoint: Path, plan: PairPlan, settings: ScreenConfig, *, sheet: Path, tell: Tell
-) -> Screening:
-    """Screen the model in a checkpoint with the sources of `plan`, and draw the anchors to `sheet`."""
-    model, experiment = read_checkpointed_model(checkpoint)
+    checkpoint: Path, plan: PairPlan, settings: ScreenConfig, *, place: Place | None, tell: Tell
+) -> tuple[Screening, Image.Image]:
+    """Screen the model in a checkpoint with the sources of `plan`; also returns a picture of the anchors.
+
+    Where another node has the checkpoint, it is fetched from `place`, its run's in the shared store.
+    """
+    model, experiment = read_checkpointed_model(brought(checkpoint, place))
     device = best_device()
     found = screen_anchors(
         model.to(device),
@@ -67,8 +76,8 @@ def screen_checkpoint(
         deformation=experiment.losses.deformation,
         generator=torch.Generator().manual_seed(settings.seed),
     )
-    draw_screening(model, open_held_out(plan.dataset, "train").driving, found, epsilon=settings.epsilon, path=sheet)
-    return found
+    images = open_held_out(plan.dataset, "train").driving
+    return found, draw_screening(model, images, found, epsilon=settings.epsilon)
 
 
 def training_images(plan: PairPlan, num_batches: int, device: torch.device) -> Iterator[Tensor]:

@@ -11,15 +11,17 @@ from hdam.experiments.experiment import Experiment
 from hdam.models.families import build_model
 from hdam.models.growth import add_avd, grow_weights
 from hdam.models.weights import save_weights
-from hdam.platform.checkpoints import newest_checkpoint, read_checkpoint, step_of
+from hdam.platform.checkpoints import read_checkpoint, step_of
 from hdam.platform.failures import TrainingError
 from hdam.platform.fit import fit
 from hdam.platform.job import Job
-from hdam.platform.messages import Kept, Measured, Message, Pictured, Skipped, Started
+from hdam.platform.messages import Kept, Measured, Message, Pictured, Skipped, Started, Warned
 from hdam.platform.outbox import Outbox
 from hdam.platform.progress import progress_of
 from hdam.platform.runs import write_json
+from hdam.platform.shared_checkpoints import fetch_newest, newest_step
 from hdam.platform.stages import with_screening
+from hdam.platform.store import Place, patiently, place_of
 
 LOG = logging.getLogger("hdam")
 
@@ -35,15 +37,23 @@ def train_stage(job: Job) -> dict[str, Any]:
     last_step = job.prepared.num_steps(job.stage)
     experiment = experiment_of(job)
     losses: dict[str, float] = {}
-    if step_of(newest_checkpoint(job.folder)) < last_step:
+    place = place_of(job.folder)
+    if newest_step(job.folder, place) < last_step:
         losses = _train_rest(job, experiment, last_step=last_step)
-    (job.folder / INITIAL_NAME).unlink(missing_ok=True)
-    newest = newest_checkpoint(job.folder)
+    _forget_initial(job.folder, place)
+    newest = fetch_newest(job.folder, place)
     if newest is None or step_of(newest) != last_step:
         raise TrainingError(
             f"{job.folder} has no sound checkpoint of step {last_step}; the same command trains the rest"
         )
     return {"steps": last_step, "skipped": read_checkpoint(newest)["skipped"], "losses": losses}
+
+
+def _forget_initial(folder: Path, place: Place | None) -> None:
+    (folder / INITIAL_NAME).unlink(missing_ok=True)
+    for name in [] if place is None else patiently(place.names):
+        if name.endswith(INITIAL_NAME):
+            patiently(lambda name=name: place.remove(name))  # type: ignore[misc, union-attr]
 
 
 def experiment_of(job: Job) -> Experiment:
@@ -78,7 +88,7 @@ def _train_rest(job: Job, experiment: Experiment, *, last_step: int) -> dict[str
 def _initial_weights(job: Job, experiment: Experiment) -> Path | None:
     """The first weights, grown from those of the training before; None where there are weights, or none to grow."""
     before = next((done for done in job.inputs.values() if done.stage.is_training), None)
-    if before is None or newest_checkpoint(job.folder) is not None:
+    if before is None or newest_step(job.folder, place_of(job.folder)):
         return None
     path, origin = job.folder / INITIAL_NAME, before.checkpoint
     torch.manual_seed(experiment.seed)
@@ -120,10 +130,12 @@ class Listener:
         if isinstance(message, Measured | Kept):
             self.outbox.add(message.metrics(), step=message.step)
         elif isinstance(message, Pictured):
-            self.outbox.add_picture(Path(message.path), step=message.step)
+            self._take_picture(message)
         elif isinstance(message, Skipped):
             where = f"; its batch is kept in {message.path}" if message.path else ""
             LOG.warning("step %d was skipped: %s%s", message.step, message.fault, where)
+        elif isinstance(message, Warned):
+            LOG.warning("%s", message.text)
         elif isinstance(message, Started):
             self._note_start(message)
 
@@ -147,3 +159,11 @@ class Listener:
                 share,
                 all_workers // message.workers,
             )
+
+    def _take_picture(self, message: Pictured) -> None:
+        """From this node's disk, or from the message, where the worker has another one."""
+        path = Path(message.path)
+        if message.content and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(message.content)
+        self.outbox.add_picture(path, step=message.step)

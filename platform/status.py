@@ -8,7 +8,6 @@ from hdam.experiments.experiment import Experiment
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import load_manifest
 from hdam.platform import tracking
-from hdam.platform.checkpoints import best_checkpoint, newest_checkpoint, step_of
 from hdam.platform.runs import (
     PROGRESS_NAME,
     RUNS_DIR,
@@ -21,7 +20,9 @@ from hdam.platform.runs import (
     is_held,
     read_record,
 )
+from hdam.platform.shared_checkpoints import best_known, step_to_tell
 from hdam.platform.stages import Stage, plan_stages, run_name, with_absolute_paths
+from hdam.platform.store import check_store, place_of
 from hdam.platform.tracked_run import settle_run
 from hdam.platform.train_report import outcome
 
@@ -38,9 +39,10 @@ class StageStatus(NamedTuple):
     experiment: str
     """The experiment that it was done for; empty where it was not begun."""
     mlflow_run_id: str
-    folder: Path
-    best: Path | None
-    """The checkpoint with the best score on held-out pairs."""
+    place: str
+    """Its folder, or its address in the shared store, if there is one."""
+    best: str
+    """Name of the checkpoint with the best score on held-out pairs; empty without one."""
 
 
 class ExperimentStatus(NamedTuple):
@@ -63,6 +65,7 @@ def examine_experiment(experiment: Experiment) -> ExperimentStatus:
     if not experiment.data.path:
         raise InputError("no dataset given; set data.path: --set data.path=DATASET")
     manifest = load_manifest(experiment.data.path)
+    check_store()
     experiment = with_absolute_paths(experiment)
     results = tracking.results_dir()
     run_dir = find_run(results / RUNS_DIR, run_name(experiment, manifest), fresh=False)
@@ -84,7 +87,7 @@ def examine_experiment(experiment: Experiment) -> ExperimentStatus:
 
 def _examine_stage(stage: Stage, folder: Path) -> StageStatus:
     record = read_record(folder, StageRecord)
-    state = _state(folder, record)
+    state, place = _state(folder, record), place_of(folder)
     return StageStatus(
         kind=stage.kind,
         key=stage.key,
@@ -92,8 +95,8 @@ def _examine_stage(stage: Stage, folder: Path) -> StageStatus:
         details=_details(state, record, folder),
         experiment=record.experiment,
         mlflow_run_id=record.mlflow_run_id,
-        folder=folder,
-        best=best_checkpoint(folder),
+        place=str(folder) if place is None else place.address,
+        best=best_known(folder, place) or "",
     )
 
 
@@ -116,7 +119,7 @@ def _details(state: str, record: StageRecord, folder: Path) -> str:
         ratio = f", held-out ratio {progress['held_out_ratio']:.2f}" if "held_out_ratio" in progress else ""
         speed = f", {progress['pairs_per_second']:.1f} pairs/s" if "pairs_per_second" in progress else ""
         return f"step {progress.get('step', 0)}{total}{speed}{ratio}"
-    step = step_of(newest_checkpoint(folder))
+    step = step_to_tell(folder, place_of(folder))
     kept = f"checkpoint of step {step}{total}" if step else ""
     return "; ".join(part for part in (kept, record.reason) if part)
 

@@ -6,6 +6,7 @@ Where the store is away, these functions raise its errors; `tracking.tolerated` 
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
 from importlib import metadata
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # MLflow takes seconds to import
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
+PROBE_EXPERIMENT = "hdam-doctor"
+PROBE_FILE = "probe.txt"
 PACKAGES = ("hdam", "torch", "ray", "mlflow", "numpy", "pyarrow", "av")
 PARAMS_AT_ONCE = 100
 LONGEST_PARAM = 500
@@ -75,6 +78,24 @@ def begin_run(
     run_id = str(run.info.run_id)
     _log_params(client, run_id, params)
     return run_id
+
+
+def probe_run(client: "MlflowClient", *, name: str) -> None:
+    """Begin a run, write a metric and a file, read both again, and remove the run.
+
+    Raises InputError where the store does not give back what was written, MlflowException or OSError where it fails.
+    """
+    run_id = client.create_run(_experiment_id(client, PROBE_EXPERIMENT), run_name=name).info.run_id
+    try:
+        client.log_metric(run_id, "probe", 1.0)
+        client.log_text(run_id, name, PROBE_FILE)
+        with tempfile.TemporaryDirectory() as folder:
+            written = Path(client.download_artifacts(run_id, PROBE_FILE, folder)).read_text(encoding="utf-8")
+        if written != name or client.get_run(run_id).data.metrics.get("probe") != 1.0:
+            raise InputError("the tracking server does not give back what was written")
+    finally:
+        client.set_terminated(run_id)
+        client.delete_run(run_id)
 
 
 def resume_run(client: "MlflowClient", run_id: str) -> bool:

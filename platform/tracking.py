@@ -57,11 +57,19 @@ def tracking_uri() -> str:
 
 def has_server() -> bool:
     """Whether tracking goes to a server, which keeps artifacts itself; else they go into the results folder."""
-    return tracking_uri().startswith(("http:", "https:", "databricks"))
+    return is_server(tracking_uri())
 
 
-def connect() -> "MlflowClient":
-    """A client of the tracking store. Raises InputError when it cannot be reached, or the results not be written."""
+def is_server(uri: str) -> bool:
+    """Whether `uri` is that of a server and not of a database."""
+    return uri.startswith(("http:", "https:", "databricks"))
+
+
+def connect(uri: str = "") -> "MlflowClient":
+    """A client of the tracking store, or of that at `uri`.
+
+    Raises InputError when it cannot be reached, or the results not be written.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -70,8 +78,8 @@ def connect() -> "MlflowClient":
 
     for name, level in LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
-    uri = tracking_uri()
-    if not has_server():
+    uri = uri or tracking_uri()
+    if not is_server(uri):
         _make_results_dir()
     with _unchanged("MLFLOW_TRACKING_URI"):  # MLflow would write it there, and the next call take it for the user's
         mlflow.set_tracking_uri(uri)

@@ -13,8 +13,9 @@ from hdam.platform.publishing import scores_of
 from hdam.platform.recorded_run import RecordedRun
 from hdam.platform.registration import register_trained
 from hdam.platform.registry import is_registered
-from hdam.platform.runs import RUNS_DIR, RunRecord, find_run, locked, read_record
+from hdam.platform.runs import RUNS_DIR, RunRecord, find_run, holding, read_record
 from hdam.platform.stages import StageKind, check_kind, run_name
+from hdam.platform.store import check_store
 from hdam.platform.tracked_run import log_metrics
 from hdam.platform.train_report import TrainReport, report_from_json
 from hdam.platform.watchdog import Watchdog
@@ -34,6 +35,7 @@ def train(experiment: Experiment, *, fresh: bool = False, start: str = "") -> Tr
     TrainingError when a stage cannot be finished.
     """
     prepared = prepare_training(experiment)
+    check_store()
     if prepared.experiment.losses.perceptual.network == "vgg16":
         LOG.info("%s in the perceptual loss, so that scores are not those of the paper's recipe", STAND_IN)
     kinds = [stage.kind for stage in prepared.stages]
@@ -43,7 +45,7 @@ def train(experiment: Experiment, *, fresh: bool = False, start: str = "") -> Tr
     client = tracking.connect()
     if (known := _known_report(run_dir)) is not None:
         return known
-    is_held = locked(run_dir, advice="wait for it, or use --fresh")
+    is_held = holding(run_dir, advice="wait for it, or use --fresh")
     with ray_session(prepared.experiment.resources), is_held, Watchdog() as watchdog:
         run = RecordedRun(prepared, run_dir, client=client, watchdog=watchdog)
         return _finish(run, prepared, run_dir, client=client, anew=anew)

@@ -16,16 +16,18 @@ from torch import nn
 from hdam.experiments.experiment import Experiment
 from hdam.models.objective import build_objective
 from hdam.models.weights import load_weights
-from hdam.platform.checkpoints import newest_checkpoint, read_checkpoint, write_checkpoint
+from hdam.platform.checkpoints import read_checkpoint, write_checkpoint
 from hdam.platform.datasets import batches_of_worker
 from hdam.platform.held_out import HeldOut, open_held_out
 from hdam.platform.memory import keep_freed_memory
-from hdam.platform.messages import Kept, Message, Pictured, Post, Skipped, Started, Stepped
+from hdam.platform.messages import Kept, Message, Pictured, Post, Skipped, Started, Stepped, Warned
 from hdam.platform.meter import Batch, Meter, timed
 from hdam.platform.reductions import all_agree
 from hdam.platform.runs import is_current
+from hdam.platform.shared_checkpoints import Uploader, brought, fetch_newest, share_checkpoints
 from hdam.platform.skipped import save_batch
 from hdam.platform.step import NonFiniteError, StepResult, TrainStep
+from hdam.platform.store import Place, SharedFile, patiently
 
 PICTURES_DIR = "pictures"
 
@@ -36,9 +38,13 @@ class Task:
 
     experiment: Mapping[str, Any]
     run_dir: str
-    """On a disk that all nodes share."""
+    """On a disk that all nodes share, or where there is a `place`, on each node's own."""
+    place: Place | None
+    """Of `run_dir` in the shared store, if there is one."""
     initial: str
     """Weights to begin with, where there is no checkpoint yet; empty for random ones."""
+    files: tuple[SharedFile, ...]
+    """What the training reads besides the dataset, where nodes share no disk."""
     attempt: str
     """Who may write there, see `runs.locked`."""
     steps_per_epoch: int
@@ -52,8 +58,10 @@ def run_worker(settings: Mapping[str, Any]) -> None:
     """Train from the newest checkpoint to the last step; `settings["task"]` is a `Task`."""
     task: Task = settings["task"]
     experiment = Experiment.model_validate(task.experiment)
+    for file in task.files:
+        file.fetch()
     trainer = make_trainer(experiment, task)
-    if newest := broadcast_from_rank_zero(newest_checkpoint(Path(task.run_dir))):
+    if newest := _find_newest(task, keep=experiment.log.keep_checkpoints):
         trainer.load_state_dict(read_checkpoint(newest))
     held_out = open_held_out(experiment.data.path, task.held_out_split) if _rank() == 0 else None
     Worker(task, experiment, trainer, held_out).run()
@@ -72,9 +80,19 @@ class Worker:
         """On the first worker alone."""
         self._post = Post(task.mailbox)
         self._meter = Meter(experiment.optim.batch_size)
+        self._uploader: Uploader | None = None
+        """On the first worker alone, where there is a store."""
+        if held_out is not None and task.place is not None:
+            keep = experiment.log.keep_checkpoints
+            self._uploader = Uploader(self._run_dir, task.place, attempt=task.attempt, keep=keep, tell=self._warn)
 
     def run(self) -> None:
-        """Until the last step, or until the driver asks to stop."""
+        """Until the last step, or until the driver asks to stop; then all checkpoints are in the store."""
+        self._train()
+        if self._uploader is not None:
+            self._uploader.finish()
+
+    def _train(self) -> None:
         trainer, last = self._trainer, self._task.last_step
         self._tell(Started(step=trainer.step, workers=trainer.workers))
         if trainer.step >= last:
@@ -108,7 +126,8 @@ class Worker:
         path = self._run_dir / PICTURES_DIR / f"step-{self._trainer.step:08d}.png"
         with contextlib.suppress(OSError):  # a full disk is told by what matters more
             self._held_out.paint(self._trainer.objective, path)
-            self._tell(Pictured(step=self._trainer.step, path=str(path)))
+            content = b"" if self._task.place is None else path.read_bytes()
+            self._tell(Pictured(step=self._trainer.step, path=str(path), content=content))
 
     def _keep(self) -> None:
         """Write a checkpoint on the first worker, and report to Ray, on all.
@@ -118,7 +137,7 @@ class Worker:
         """
         step, task = self._trainer.step, self._task
         if self._held_out is not None:
-            if not is_current(self._run_dir, task.attempt):
+            if not is_current(self._run_dir, task.attempt, task.place):
                 raise RuntimeError(f"another attempt has taken over {self._run_dir}")
             score = self._held_out.score(self._trainer.objective)
             write_checkpoint(
@@ -130,6 +149,8 @@ class Worker:
                 experiment=task.experiment,
             )
             self._tell(Kept(step=step, l1=score.l1, ratio=score.ratio))
+            if self._uploader is not None:
+                self._uploader.upload()
         ray.train.report({"step": step})
 
     def _note_fault(self, result: StepResult, batch: Batch) -> None:
@@ -144,10 +165,25 @@ class Worker:
                 f"{self._run_dir}; lower optim.lr (now {trainer.lr:g}) or look at the data"
             )
 
+    def _warn(self, text: str) -> None:
+        """Past `Post`, which belongs to the thread of the training."""
+        self._task.mailbox.post.remote(Warned(step=self._trainer.step, text=text))
+
     def _tell(self, message: Message) -> None:
         """What all workers know, the first one tells."""
         if self._held_out is not None:
             self._post(message)
+
+
+def _find_newest(task: Task, *, keep: int) -> Path | None:
+    """The checkpoint that all workers go on from, on this node's disk."""
+    run_dir, place, newest = Path(task.run_dir), task.place, None
+    if _rank() == 0:
+        if place is not None:  # what an earlier attempt on this node could not upload
+            patiently(lambda: share_checkpoints(run_dir, place, attempt=task.attempt, keep=keep))
+        newest = fetch_newest(run_dir, place)
+    newest = broadcast_from_rank_zero(newest)
+    return None if newest is None else brought(newest, place)
 
 
 def make_trainer(experiment: Experiment, task: Task) -> TrainStep:

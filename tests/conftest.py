@@ -13,6 +13,7 @@ import jaxtyping
 import pytest
 from local_store import keep_results_in
 from ports import free_port
+from postgres_server import find_program
 
 if TYPE_CHECKING:
     from cluster_head import ClusterHead
@@ -134,6 +135,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"no small filesystem can be mounted here: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> None:
+    """The programs of PostgreSQL are installed."""
+    if find_program("initdb") is None:
+        _lack("no PostgreSQL found: apt-get install -y postgresql", needed="CI has to install it")
+
+
+@pytest.fixture(scope="session")
+def separate_disks() -> None:
+    """This process may give others a disk of their own, in a mount namespace; that takes root."""
+    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        _lack(f"no mount namespaces here: {tried.stderr.strip()}", needed="CI has to make some")
 
 
 @pytest.fixture(scope="session")

@@ -11,15 +11,20 @@ from pathlib import Path
 
 from ports import free_port
 
-SECONDS_TO_START = 120
+SECONDS_TO_START = 300
 SECONDS_TO_STOP = 20
 
 
 class MlflowServer:
-    """`mlflow server` with a SQLite file and artifacts in `folder`, on the same free port at every start."""
+    """`mlflow server` on the same free port at every start.
 
-    def __init__(self, folder: Path) -> None:
+    Runs are kept in a SQLite file and artifacts beside it, in `folder`, unless a database or a place is named.
+    """
+
+    def __init__(self, folder: Path, *, database: str = "", artifacts: str = "") -> None:
         self._folder = folder
+        self._database = database or f"sqlite:///{folder / 'mlflow.db'}"
+        self._artifacts = artifacts or str(folder / "artifacts")
         self._port = free_port()
         self._process = None
 
@@ -32,9 +37,11 @@ class MlflowServer:
         """Start the server and wait until it answers, which takes 13 to 20 s."""
         self._folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
-        command += ["--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}", "--workers", "1"]
-        command += ["--artifacts-destination", str(self._folder / "artifacts")]
+        command += ["--backend-store-uri", self._database, "--workers", "1"]
+        command += ["--artifacts-destination", self._artifacts]
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        if "AWS_ENDPOINT_URL" in environment:
+            environment["MLFLOW_S3_ENDPOINT_URL"] = environment["AWS_ENDPOINT_URL"]
         environment.pop("MLFLOW_TRACKING_URI", None)  # a server would hand its clients on to that one
         with self._log.open("a") as log:
             self._process = subprocess.Popen(

@@ -142,8 +142,8 @@ def test_a_model_that_paints_no_numbers_has_no_score(loaded, dataset, tmp_path):
     broken = small_model()
     with torch.no_grad():
         broken.model.generator.final.bias.fill_(torch.nan)
-    write_model(tmp_path / "broken", model=broken.model, experiment=broken.experiment)
-    score = make_scorer(tmp_path / "broken", dataset, IMAGES_ALONE, ["l1", "ssim"], tmp_path)
+    write_model(tmp_path / "model", model=broken.model, experiment=broken.experiment)
+    score = make_scorer(dataset, IMAGES_ALONE, ["l1", "ssim"], tmp_path)
     item = plan_items(dataset, IMAGES_ALONE)[0]
     score(item)
     states = mean_states(read_frames(tmp_path, item, ["l1", "ssim"]), ["l1", "ssim"])

@@ -234,7 +234,7 @@ def test_the_status_says_what_is_there(dataset, screened, epsilon):
         ("dam", "finished"), ("screen", "finished"), ("hdam", "finished"), ("evaluate", "finished")
     ]  # fmt: skip
     assert status.stages[0].details == "12 steps" and "1 of 3 anchors abnormal" in status.stages[1].details
-    assert status.stages[2].best is not None
+    assert status.stages[2].best
     other = examine_experiment(small_training(dataset, {**CHANGES, "screen.epsilon": 0.123}))
     assert other.state == "to do" and [stage.state for stage in other.stages] == ["finished", "to do", "to do", "to do"]
 

@@ -1,19 +1,27 @@
 """The registry: what is registered is found again, by every name, also by a plain Python process."""
 
+import logging
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
 from local_store import keep_results_in
+from media_files import assert_one_line
 from small_models import SIZE, small_experiment, small_model
 
 from hdam.models.weights import WeightsError
 from hdam.pipelines.errors import InputError
 from hdam.platform import registry
 from hdam.platform.animate import as_image, moments
+from hdam.platform.evaluation.evaluate import evaluate
+from hdam.platform.evaluation.plan import EvaluationSettings
+from hdam.platform.evaluation.results import read_evaluation
 from hdam.platform.images import images_to_frames
 from hdam.platform.model_folder import EXPERIMENT_NAME, WEIGHTS_NAME, read_model, write_model
 from hdam.platform.promotion import promote
@@ -55,7 +63,7 @@ def test_every_name_leads_to_the_same_model(store, reference):
     assert same_weights(small_model(seed=2).model, loaded.model)
     assert loaded.experiment == small_experiment()
     assert not loaded.model.training
-    assert loaded.uri == uri
+    assert loaded.uri == (uri if reference == "run" else f"models:/{NAME}/2"), "an alias may move"
     assert (loaded.name, loaded.version) == (("model", "") if reference == "run" else (NAME, "2"))
 
 
@@ -123,6 +131,60 @@ def test_an_alias_moves(store):
         registry.set_alias(NAME, "3", "best")
     with pytest.raises(InputError, match="alias"):
         registry.set_alias(NAME, "2", "no good/alias")
+
+
+def test_an_alias_that_moves_while_a_model_is_loaded_changes_nothing(store, monkeypatch, caplog):
+    registry.set_alias(NAME, "1", "moving")
+    download = registry.mlflow.artifacts.download_artifacts
+
+    def move_first(*args, **options):
+        registry.set_alias(NAME, "2", "moving")
+        return download(*args, **options)
+
+    monkeypatch.setattr(registry.mlflow.artifacts, "download_artifacts", move_first)
+    with caplog.at_level(logging.INFO, logger="hdam"):
+        loaded = registry.load_model(f"models:/{NAME}@moving")
+    assert same_weights(small_model(seed=1).model, loaded.model)
+    assert (loaded.version, loaded.uri) == ("1", f"models:/{NAME}/1")
+    assert f"models:/{NAME}@moving is version 1" in caplog.text
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_evaluation_goes_on_with_the_version_that_it_began_with(store, dataset):
+    registry.set_alias(NAME, "1", "measured")
+    seen = []
+
+    def move(done, total):
+        registry.set_alias(NAME, "2", "measured")
+        seen.append(done)
+
+    loaded = registry.load_model(f"models:/{NAME}@measured")
+    settings = EvaluationSettings(protocols=("reconstruction",), metrics=("l1",))
+    record = read_evaluation(evaluate(loaded, dataset, settings=settings, on_item=move))
+    assert seen == [0, 1, 2] and registry.load_model(f"models:/{NAME}@measured").version == "2"
+    assert (record.model["version"], record.model["uri"]) == ("1", f"models:/{NAME}/1")
+    straight = evaluate(registry.load_model(f"models:/{NAME}/1"), dataset, settings=settings, fresh=True)
+    assert read_evaluation(straight).means == record.means
+
+
+@pytest.mark.parametrize("what", ["weights", "everything"])
+def test_a_version_whose_files_are_gone_is_told(store, what):
+    client = connect()
+    loaded, run_id = (
+        small_model(seed=3),
+        client.create_run(client.get_experiment_by_name("small").experiment_id).info.run_id,
+    )
+    version = registry.register(
+        model=loaded.model, experiment=loaded.experiment, name="hdam-gone", run_id=run_id, tags={}
+    )
+    folder = Path(urlsplit(client.get_model_version_download_uri("hdam-gone", version)).path)
+    if what == "everything":
+        shutil.rmtree(folder)
+    else:
+        next(folder.rglob(WEIGHTS_NAME)).unlink()
+    with pytest.raises(InputError) as error:
+        registry.load_model("models:/hdam-gone@candidate")
+    assert_one_line(error, f"models:/hdam-gone/{version}", "files cannot be read", "were they deleted?")
 
 
 def test_nothing_in_a_logged_model_is_a_pickle(store):

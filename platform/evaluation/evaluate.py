@@ -27,8 +27,8 @@ from hdam.platform.evaluation.choice import Choice, choose_metrics
 from hdam.platform.evaluation.metrics import METRICS, Protocol
 from hdam.platform.evaluation.plan import EvaluationSettings, Item, plan_items
 from hdam.platform.evaluation.report import write_tables
-from hdam.platform.evaluation.results import EvaluationRecord, Mean, read_evaluation, write_evaluation
-from hdam.platform.evaluation.scoring import make_scorer
+from hdam.platform.evaluation.results import VIDEOS_DIR, EvaluationRecord, Mean, read_evaluation, write_evaluation
+from hdam.platform.evaluation.scoring import MODEL_DIR, files_of, make_scorer
 from hdam.platform.evaluation.sheet import write_sheet
 from hdam.platform.evaluation.tables import (
     FRAMES_DIR,
@@ -43,14 +43,13 @@ from hdam.platform.evaluation.tables import (
 )
 from hdam.platform.model_folder import LoadedModel, write_model
 from hdam.platform.ray_tasks import TASKS_ONLY, run_on_actors
-from hdam.platform.runs import locked
+from hdam.platform.runs import holding
+from hdam.platform.store import Place, check_store, patiently, place_of, share_files
 from hdam.platform.tracking import results_dir
 
 LOG = logging.getLogger("hdam")
 
 EVALUATIONS_DIR = "evaluations"
-MODEL_DIR = "model"
-"""The model, for the actors, until the evaluation is finished."""
 VERSION = 1
 """Another definition of a metric gets another version, so that no old number is taken for a new one."""
 OnItem = Callable[[int, int | None], None]
@@ -84,7 +83,8 @@ def evaluate(
     settings that cannot be, instruments that are not here, and clips whose process died twice.
     """
     work = _prepare(loaded, dataset, settings)
-    with locked(work.folder, is_waiting=True):
+    check_store()
+    with holding(work.folder, is_waiting=True):
         if fresh:
             _clear(work.folder)
         known = read_evaluation(work.folder)
@@ -175,16 +175,18 @@ def _score_items(work: Work, on_item: OnItem) -> None:
         return
     if done:
         LOG.info("going on: %d of %d clips are measured", done, total)
-    lost = []
-    _write_model(work)
+    lost, place = [], place_of(work.folder)
+    _write_model(work, place)
     with ray_session(TASKS_ONLY):
         gpus = int(ray.cluster_resources().get("GPU", 0))
-        make = functools.partial(make_scorer, work.folder / MODEL_DIR, work.dataset, work.settings, names, work.folder)
+        make = functools.partial(make_scorer, work.dataset, work.settings, names, work.folder, place)
         actors = gpus or max(1, int(ray.cluster_resources().get("CPU", 1)))
         for result in run_on_actors(make, left, actors=actors, num_gpus=float(gpus > 0)):
             if isinstance(result, Lost):
                 lost.append(f"{left[result.number].name} ({result.reason})")
                 continue
+            if place is not None:
+                _fetch_item(work, result, place)
             done += 1
             on_item(done, total)
     if lost:
@@ -192,12 +194,21 @@ def _score_items(work: Work, on_item: OnItem) -> None:
         raise InputError(f"not measured: {lost[0]}{more}; the same command goes on from the {done} that are")
 
 
-def _write_model(work: Work) -> None:
+def _fetch_item(work: Work, item: Item, place: Place) -> None:
+    """What an actor on another node has written."""
+    for name in files_of(item):
+        if not (work.folder / name).exists():
+            patiently(lambda name=name: place.get(name, work.folder / name))  # type: ignore[misc]
+
+
+def _write_model(work: Work, place: Place | None) -> None:
     """Put the model where all actors find it, wherever it came from."""
     folder = work.folder / MODEL_DIR
     if folder.exists():
         shutil.rmtree(folder)
     write_model(folder, model=work.loaded.model, experiment=work.loaded.experiment)
+    if place is not None:
+        patiently(lambda: share_files(folder, place.folder(MODEL_DIR), leave_out=()))
 
 
 def _finish(work: Work) -> None:
@@ -216,6 +227,9 @@ def _finish(work: Work) -> None:
     write_evaluation(work.folder, record)
     for name in (FRAMES_DIR, MODEL_DIR):
         shutil.rmtree(work.folder / name, ignore_errors=True)
+    if (place := place_of(work.folder)) is not None:
+        for name in (FRAMES_DIR, MODEL_DIR, VIDEOS_DIR):
+            patiently(lambda name=name: place.remove(name))  # type: ignore[misc]
 
 
 def _means(items: Sequence[Item], protocol: Protocol, states: Sequence[States]) -> dict[str, Mean]:

@@ -21,19 +21,27 @@ from hdam.platform.evaluation.tables import FRAMES_DIR, frame_table, write_table
 from hdam.platform.figures import cell_scale, image_from, tile
 from hdam.platform.images import frames_to_images
 from hdam.platform.model_folder import read_model
+from hdam.platform.store import Place, fetch_files, patiently
 
+MODEL_DIR = "model"
+"""The model, until the evaluation is finished."""
 LABELS = ("source", "driving", "result")
 
 
 def make_scorer(
-    model_dir: Path, dataset: str, settings: EvaluationSettings, metrics: Sequence[str], folder: Path
+    dataset: str, settings: EvaluationSettings, metrics: Sequence[str], folder: Path, place: Place | None = None
 ) -> Callable[[Item], Item]:
-    """What scores an item and writes it into `folder`: made once in every process, with the model in `model_dir`."""
+    """What scores an item and writes it into `folder`: made once in every process, with the model that lies there.
+
+    With a `place` in the shared store, the model is fetched from it and the item's files are uploaded.
+    """
+    if place is not None:
+        patiently(lambda: fetch_files(folder / MODEL_DIR, place.folder(MODEL_DIR)))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)  # so that sums are rounded in the same way whatever else this machine does
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    model, _ = read_model(model_dir)
+    model, _ = read_model(folder / MODEL_DIR)
     model.to(device)
     instruments = Instruments(device)
 
@@ -49,13 +57,21 @@ def make_scorer(
         truth = driving if item.protocol == "reconstruction" else None
         seen = Seen(result=painted.frames, source=source, truth=truth)
         scores = measure(seen, wanted, instruments, device=device)
-        _write_video(folder / VIDEOS_DIR / f"{item.name}.mp4", seen, driving, fps=clip.fps)
+        video, frames = files_of(item)
+        _write_video(folder / video, seen, driving, fps=clip.fps)
         broken = torch.from_numpy(~painted.is_sound)
         told = {name: _with_broken(found, broken) for name, found in scores.items()}
-        write_table(folder / FRAMES_DIR / f"{item.name}.parquet", frame_table(item, told, metrics))
+        write_table(folder / frames, frame_table(item, told, metrics))
+        for name in (video, frames) if place is not None else ():
+            patiently(lambda name=name: place.put(folder / name, name))  # type: ignore[misc, union-attr]
         return item
 
     return score
+
+
+def files_of(item: Item) -> tuple[str, str]:
+    """The video and the table of an item, within the folder of an evaluation; the table is written last."""
+    return f"{VIDEOS_DIR}/{item.name}.mp4", f"{FRAMES_DIR}/{item.name}.parquet"
 
 
 def _with_broken(scores: FrameScores, is_broken: Tensor) -> FrameScores:

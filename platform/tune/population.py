@@ -13,7 +13,9 @@ from hdam.platform import tracking
 from hdam.platform.checkpoints import newest_checkpoint
 from hdam.platform.prepared import Prepared
 from hdam.platform.runs import STAGES_DIR, RunRecord, read_record
+from hdam.platform.shared_checkpoints import fetch_newest, forget_checkpoints
 from hdam.platform.stages import digest
+from hdam.platform.store import place_of
 
 
 def as_member(prepared: Prepared, sweep: str, number: int) -> Prepared:
@@ -32,7 +34,8 @@ def training_dir(prepared: Prepared, folder: Path) -> Path:
 
 def give_weights(prepared: Prepared, folder: Path, target: Path) -> None:
     """Copy the member's newest checkpoint into the folder `target`, which stays empty where there is none."""
-    newest = newest_checkpoint(training_dir(prepared, folder))
+    own = training_dir(prepared, folder)
+    newest = fetch_newest(own, place_of(own))
     if newest is not None:
         shutil.copytree(newest, target / newest.name)
 
@@ -43,6 +46,5 @@ def take_weights(prepared: Prepared, folder: Path, source: Path) -> None:
     own = training_dir(prepared, folder)
     if given is None or not own.is_dir():
         return
-    for checkpoint in own.glob("step-*"):
-        shutil.rmtree(checkpoint)
+    forget_checkpoints(own, place_of(own))
     shutil.copytree(given, own / given.name)

@@ -19,7 +19,8 @@ from hdam.platform.cluster import ray_session
 from hdam.platform.failures import TrainingError, describe
 from hdam.platform.fit import in_background
 from hdam.platform.procedure import ending
-from hdam.platform.runs import locked
+from hdam.platform.runs import holding
+from hdam.platform.store import check_store
 from hdam.platform.tracked_run import resume_run, start_run
 from hdam.platform.tune.files import write_report
 from hdam.platform.tune.outcome import conclude
@@ -60,11 +61,12 @@ def tune(
             f"--restore: {folder} is not there, so that there is no such sweep to go on with; what is "
             "searched, the settings and the dataset make the name; leave --restore out to begin it"
         )
+    check_store()
     client = tracking.connect()
     if _is_done(plan, Ledger(folder), retry=retry):
         LOG.info("this sweep is finished already, in %s; --trials extends it", folder)
         return make_report(plan, Ledger(folder), was_known=True)
-    with locked(folder), Watchdog() as watchdog, ray_session(_resources(plan)):
+    with holding(folder), Watchdog() as watchdog, ray_session(_resources(plan)):
         ledger = Ledger(folder)
         if retry:
             _take_back_failed(ledger)

@@ -12,7 +12,7 @@ from hdam.platform.messages import Kept, Measured, Message
 from hdam.platform.prepared import Prepared, prepare_training
 from hdam.platform.publishing import scores_of
 from hdam.platform.recorded_run import RecordedRun
-from hdam.platform.runs import locked
+from hdam.platform.runs import holding
 from hdam.platform.stages import StageKind
 from hdam.platform.tracked_run import last_metrics, log_metrics
 from hdam.platform.train_report import reconstruction_from_json
@@ -63,7 +63,7 @@ def run_trial(task: TrialTask, prepared: Prepared, *, on_figures: OnFigures, wan
     """
     folder = Path(task.folder)
     client = tracking.connect()
-    with locked(folder, is_waiting=True), Watchdog() as watchdog:
+    with holding(folder, is_waiting=True), Watchdog() as watchdog:
         (folder / STOP_NAME).unlink(missing_ok=True)
         run = RecordedRun(
             prepared, folder, client=client, watchdog=watchdog, parent_id=task.parent_run_id, tags=task.tags
