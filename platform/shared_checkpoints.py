@@ -4,6 +4,7 @@ In the store a checkpoint counts from the moment when its seal is there, which c
 store (`place` is None) all this is about the run's folder alone.
 """
 
+import functools
 import json
 import logging
 import shutil
@@ -127,9 +128,11 @@ def forget_checkpoints(run_dir: Path, place: Place | None) -> None:
     """Remove all checkpoints, here and in the store. Raises StoreError where the store is away for minutes."""
     for folder in run_dir.glob(f"{PREFIX}*"):
         shutil.rmtree(folder)
-    for name in [] if place is None else patiently(place.names):
+    if place is None:
+        return
+    for name in patiently(place.names):
         if name.startswith(PREFIX):
-            patiently(lambda name=name: _remove(place, name))  # type: ignore[misc]
+            patiently(functools.partial(_remove, place, name))
 
 
 class Uploader:

@@ -1,5 +1,6 @@
 """The stages that train: a model, or its AVD network."""
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -51,9 +52,11 @@ def train_stage(job: Job) -> dict[str, Any]:
 
 def _forget_initial(folder: Path, place: Place | None) -> None:
     (folder / INITIAL_NAME).unlink(missing_ok=True)
-    for name in [] if place is None else patiently(place.names):
+    if place is None:
+        return
+    for name in patiently(place.names):
         if name.endswith(INITIAL_NAME):
-            patiently(lambda name=name: place.remove(name))  # type: ignore[misc, union-attr]
+            patiently(functools.partial(place.remove, name))
 
 
 def experiment_of(job: Job) -> Experiment:

@@ -71,10 +71,10 @@ def fit_line(by_share: dict[int, float]) -> tuple[float, float]:
 def measure_decoding(plan: PairPlan, experiment: Experiment) -> float:
     """CPU seconds of a data task for a pair, from shard to batch, without what Ray takes to pass it on."""
     steps, bundle_steps = _portion(plan, experiment), _bundle_steps(plan, experiment)
-    workers = experiment.resources.workers
-    next(make_bundles(plan, range(1), workers=workers, bundle_steps=1))  # imports, and the order of the epoch
+    micro_batches = experiment.resources.workers
+    next(make_bundles(plan, range(1), micro_batches=micro_batches, bundle_steps=1))  # imports, and the epoch's order
     started = time.process_time()
-    for _ in make_bundles(plan, steps, workers=workers, bundle_steps=bundle_steps):
+    for _ in make_bundles(plan, steps, micro_batches=micro_batches, bundle_steps=bundle_steps):
         pass
     return (time.process_time() - started) / (len(steps) * plan.batch_size)
 
