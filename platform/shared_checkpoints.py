@@ -129,7 +129,7 @@ def forget_checkpoints(run_dir: Path, place: Place | None) -> None:
         shutil.rmtree(folder)
     for name in [] if place is None else patiently(place.names):
         if name.startswith(PREFIX):
-            patiently(lambda name=name: _remove(place, name))  # type: ignore[misc]
+            patiently(lambda name=name: _remove(place, name))  # type: ignore[arg-type, misc]
 
 
 class Uploader:
