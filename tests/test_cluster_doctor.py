@@ -42,11 +42,10 @@ def test_what_a_node_does_not_reach_is_named_with_the_node(s3, monkeypatch):
     monkeypatch.setattr(cluster_doctor, "_versions", lambda: {"hdam": "99.0"})
     found = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["doctor", "--cluster", "--data", f"{s3}/no-dataset"])
     assert found.exit_code == 1
-    said = " ".join(found.stdout.split())
-    host = os.uname().nodename
-    assert "no such bucket" in said and "no prepared dataset" in said and "refused" in said
-    assert f"Missing: {host}" in said and "secret" not in said
-    assert "instead of 99.0" in said
+    assert f"Missing: {os.uname().nodename} (" in " ".join(found.stdout.split()) and "secret" not in found.stdout
+    told = {subject: finding.found for subject, finding in by_subject(examine_cluster(f"{s3}/no-dataset")).items()}
+    assert "instead of 99.0" in told["versions"] and "refused" in told["tracking server"]
+    assert "no such bucket" in told["store"] and "no prepared dataset" in told["dataset"]
 
 
 def test_results_that_nodes_do_not_share_are_told(monkeypatch, tmp_path):
