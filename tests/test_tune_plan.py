@@ -153,7 +153,9 @@ def measured(results, kind, *, speed, size=32, status="failed"):
     folder = results / STAGES_DIR / f"{kind}-measured"
     folder.mkdir(parents=True)
     write_json(folder / "progress.json", {"total": 10, "step": 10, "pairs_per_second": speed})
-    write_checkpoint(folder, {"step": 10}, step=10, keep=1, experiment={"data": {"size": size}})
+    write_checkpoint(
+        folder, {"step": 10}, step=10, keep=1, experiment={"data": {"size": size}, "resources": {"workers": 2}}
+    )
     write_record(folder, StageRecord(status=status))
 
 
