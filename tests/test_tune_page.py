@@ -202,12 +202,21 @@ def test_charts_tell_their_figures_and_tables_every_trial(plan_of, page_of):
     assert "test/ratio by losses.delta; means: 0.1: 0.4667, 0.3: 0.8333" in page.labels
     assert any(label.startswith("test/ratio by model.reading; means: paper: 0.65") for label in page.labels)
     assert "8 trials over delta, reading, test/ratio" in page.labels
-    assert {"best", "worst finished", "stopped early", "failed"} <= set(page.words)
+    assert {"best", "worst finished", "stopped early", "failed", "seed 0", "seed 1"} <= set(page.words)
+    assert any(label.startswith("held_out/ratio of every trial") for label in page.labels)
     trials = [row for row in page.rows if len(row) == 8 and row[0] != "Trial"]
     assert [row[0] for row in trials] == [str(number) for number in range(1, 9)]
     assert trials[0] == ["1", "0.1", "paper", "0", "finished", "0.4", "1.0", f"{1:032x}"]
     assert trials[1][4].startswith("stopped by asha at step 300 of 700: held_out/ratio") and trials[1][5] == "–"
     assert trials[4][4] == "failed the loss is no number for 10 steps in a row <b>"
+
+
+def test_a_single_score_is_no_course(plan_of, page_of):
+    once = {number: {"history": [(150, 0.6)]} for number in (1, 2)}
+    page = page_of(plan_of(), changes=once)
+    assert not any(label.startswith("held_out/ratio of every trial") for label in page.labels)
+    assert "No trial has told its held_out/ratio twice: a smaller log.checkpoint_every" in page.told
+    assert not any(word.startswith("seed ") for word in page.words), "of one seed no colours are told"
 
 
 def test_many_trials_are_folded_away(plan_of, page_of):

@@ -14,7 +14,7 @@ from hdam.platform.tune.answer import answer
 from hdam.platform.tune.differences import CLEAR, Difference, paired_differences
 from hdam.platform.tune.importance import CHANCE, NUM_SHUFFLES, importances, why_no_importance
 from hdam.platform.tune.plan import SweepPlan
-from hdam.platform.tune.plots import plot_courses, plot_importances, plot_parallel, plot_setting
+from hdam.platform.tune.plots import plot_courses, plot_importances, plot_parallel, plot_setting, seeds_told_apart
 from hdam.platform.tune.records import Ledger, TrialRecord, count_statuses
 from hdam.platform.tune.report import SweepReport, best_trial, cells, describe, rounded, short_names
 from hdam.platform.worker import PICTURES_DIR
@@ -103,7 +103,8 @@ def _cell(text: str) -> Cell:
 def _settings(report: SweepReport) -> list[Block]:
     blocks: list[Block] = []
     if any(row.values for row in report.rows):
-        caption = "Points are finished trials."
+        colours = " in the colours of their seeds" if len(seeds_told_apart(report)) > 1 else ""
+        caption = f"Points are finished trials{colours}."
         if report.sweep.scheduler != "pbt":
             caption += " A bar is the mean over those of a value, with the standard deviation over seeds."
         if any(trial.value(report.sweep.metric) is None for trial in report.trials):
@@ -166,6 +167,11 @@ def _trials(report: SweepReport) -> list[Block]:
             " Finished trials are coloured by their rank, from blue, the best, to orange; the best is the thick line."
         )
     blocks.insert(0, Paragraphs(lines=[lead]))
+    if any(trial.history for trial in report.trials) and charts[-1] is None:
+        told = (
+            f"No trial has told its {report.sweep.watched} twice: a smaller log.checkpoint_every gives their courses."
+        )
+        blocks.append(Paragraphs(lines=[told], look="note"))
     changes = [
         f"Trial {trial.number} took over another one's weights at step {step}, with {describe(settings)}."
         for trial in report.trials

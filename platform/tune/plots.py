@@ -51,18 +51,22 @@ def plot_setting(report: SweepReport, name: str) -> Chart:
     """The metric against one setting: all finished trials, and the mean of every value with the spread over seeds."""
     metric, scale = report.sweep.metric, scale_of(_settings(report, name), report.space[name])
     with new_chart(3.7, 2.9) as (figure, axes):
-        scored, others = _with_metric(report), _without_metric(report)
-        axes.plot(
-            [scale.place(trial.settings[name]) + _jitter(trial, scale) for trial, _ in scored],
-            [value for _, value in scored],
-            "o",
-            color=series(0).light,
-            markersize=5,
-            alpha=0.7,
-        )
-        for trial in others:
+        for number, seed in enumerate(seeds_told_apart(report)):
+            scored = [(trial, value) for trial, value in _with_metric(report) if seed in (trial.seed, None)]
+            axes.plot(
+                [scale.place(trial.settings[name]) + _jitter(trial, scale) for trial, _ in scored],
+                [value for _, value in scored],
+                series(number).marker,
+                color=series(number).light,
+                markersize=5,
+                alpha=0.7,
+                label=f"seed {seed}",
+            )
+        for trial in _without_metric(report):
             place = scale.place(trial.settings[name]) + _jitter(trial, scale)
             axes.plot([place], [1.04], transform=axes.get_xaxis_transform(), clip_on=False, **_mark(trial))
+        if len(seeds_told_apart(report)) > 1:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(SERIES), fontsize=9)
         means = _means(report, name, scale)
         for value, mean, spread in means:
             axes.errorbar(
@@ -77,6 +81,12 @@ def plot_setting(report: SweepReport, name: str) -> Chart:
         told = ", ".join(f"{rounded(value)}: {rounded(mean)}" for value, mean, _ in means)
         svg = to_svg(figure, name=f"setting-{_id(name)}", description=f"{metric} by {name}; means: {told}")
     return Chart(svg=svg, title=name, caption="Logarithmic axis." if scale.kind == "log" else "")
+
+
+def seeds_told_apart(report: SweepReport) -> tuple[int | None, ...]:
+    """Those that have a colour each; None, which stands for all, where there is one or there are too many."""
+    seeds = report.sweep.seeds
+    return seeds if 1 < len(seeds) <= len(SERIES) else (None,)
 
 
 def plot_parallel(report: SweepReport) -> Chart | None:
@@ -107,8 +117,8 @@ def plot_parallel(report: SweepReport) -> Chart | None:
 
 
 def plot_courses(report: SweepReport) -> Chart | None:
-    """What was watched while the trials trained; None where nothing was."""
-    if not any(trial.history for trial in report.trials):
+    """What was watched while the trials trained; None where no trial has told it twice."""
+    if not any(len(trial.history) > 1 for trial in report.trials):
         return None
     with new_chart(WIDTH, 3.7) as (figure, axes):
         for trial, look in _worst_first(report):
