@@ -45,7 +45,7 @@ def test_what_a_node_does_not_reach_is_named_with_the_node(s3, monkeypatch):
     assert f"Missing: {os.uname().nodename} (" in " ".join(found.stdout.split()) and "secret" not in found.stdout
     told = {subject: finding.found for subject, finding in by_subject(examine_cluster(f"{s3}/no-dataset")).items()}
     assert "instead of 99.0" in told["versions"] and "refused" in told["tracking server"]
-    assert "no such bucket" in told["store"] and "no prepared dataset" in told["dataset"]
+    assert "no such bucket" in told["store"] and "no such dataset" in told["dataset"]
 
 
 def test_results_that_nodes_do_not_share_are_told(monkeypatch, tmp_path):

@@ -44,7 +44,7 @@ def test_the_command_evaluates_compares_and_logs(squares, folder, results, monke
     assert told.exit_code == 0, told.output
     (comparison,) = (results / "comparisons").iterdir()
     page = (comparison / "index.html").read_text(encoding="utf-8")
-    assert "models:/hdam-squares@candidate" in page and f"Page: {comparison / 'index.html'}" in told.output
+    assert "models:/hdam-squares/1" in page and f"Page: {comparison / 'index.html'}" in told.output
     assert len(list((comparison / "videos" / "reconstruction").glob("*.mp4"))) == 5
     assert len(list((comparison / "videos" / "cross").glob("*.mp4"))) == 5, "without metrics, there still are videos"
     rows = list(csv.DictReader((comparison / "table.csv").open(encoding="utf-8")))
