@@ -219,9 +219,10 @@ def aws(monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "nobody")
     spot_first = importlib.import_module("hdam.platform.clusters.spot_first")
-    with mock_aws():
-        settings = {"region": "us-west-2", "cache_stopped_nodes": False}
-        yield spot_first.SpotFirstProvider(settings, "hdam")
+    mock = mock_aws()
+    mock.start(reset=False)  # the store of other tests is in this process too
+    yield spot_first.SpotFirstProvider({"region": "us-west-2", "cache_stopped_nodes": False}, "hdam")
+    mock.stop(remove_data=False)
 
 
 def start(provider):
