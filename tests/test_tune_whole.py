@@ -77,8 +77,8 @@ def test_median_stopping_ends_hopeless_trials_also_those_of_a_later_start(datase
     assert extended.trials[:4] == first.trials
     assert [trial.status for trial in extended.trials[4:]] == ["stopped"] * 2
     for trial in extended.trials[2:]:
-        step, value = trial.history[1]
-        assert trial.reason == f"by median at step {step} of 60: held_out/ratio {value:.4g}" and step == 20
+        step, value = trial.history[-1]
+        assert trial.reason == f"by median at step {step} of 60: held_out/ratio {value:.4g}" and 20 <= step < 60
         assert {stage.info.status for stage in children_of(trial.mlflow_run_id).values()} == {"KILLED"}
     assert [step for step, _ in extended.trials[0].history] == [10, 20, 30, 40, 50, 60]
     check_accounted(extended)
