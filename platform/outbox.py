@@ -1,4 +1,5 @@
-"""Metrics and pictures on their way to MLflow; while it is away they are kept on disk, and training is not disturbed.
+"""Metrics and pictures on their way to MLflow, on disk until it has them, so that neither its absence nor a killed
+process costs any.
 
 FOLDER/
   unsent.jsonl        what MLflow did not take yet, one JSON object a line, the oldest first; gone when all is sent
@@ -121,8 +122,7 @@ class Outbox:
             LOG.warning("the last %d metrics and pictures are lost to MLflow", self.num_kept)
 
     def _take(self, new: Sequence[_Item]) -> None:
-        if self._is_away:
-            self._file.append(new)  # first of all: a try to send takes seconds, in which the process may be killed
+        self._file.append(new)  # first of all: the process may be killed before it sends them
         if self._clock() >= self._next_flush:
             self.flush()
 
@@ -159,9 +159,11 @@ class Outbox:
         self._is_away = True
 
     def _end_outage(self) -> None:
-        if self._is_away or self._file.is_there:
-            self._file.remove()
+        if self._is_away:
             LOG.info("MLflow answers again; %d metrics were sent", self._num_late)
+        elif self._file.was_left:
+            LOG.info("%d metrics were sent, with those that an earlier process had left", self._num_late)
+        self._file.remove()
         self._is_away = False
         self._num_late = 0
 
@@ -171,9 +173,9 @@ class _UnsentFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_there = False
-        """Whether there is something to remove."""
-        self.is_complete = False
+        self.was_left = False
+        """Whether an earlier process left it, and it is still there."""
+        self.is_complete = True
         """Whether all that is kept in memory is in the file too."""
         self._partial = path.with_name(f".{path.name}.partial")
         self._has_warned = False
@@ -184,7 +186,7 @@ class _UnsentFile:
             text = self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return [], []
-        self.is_there = True
+        self.was_left = True
         items = list(_parse(text))
         return (
             [item for item in items if isinstance(item, _Metric)],
@@ -196,7 +198,7 @@ class _UnsentFile:
         with self._guarded():
             self._partial.write_text(_lines(items), encoding="utf-8")
             self._partial.replace(self.path)
-            self.is_there = self.is_complete = True
+            self.is_complete = True
 
     def append(self, items: Sequence[_Item]) -> None:
         """Add to the file; where it lacks something, `replace` makes it complete again."""
@@ -208,7 +210,7 @@ class _UnsentFile:
         with self._guarded():
             for path in (self.path, self._partial):
                 path.unlink(missing_ok=True)
-            self.is_there = self.is_complete = False
+            self.was_left, self.is_complete = False, True
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -150,7 +150,7 @@ def test_a_failing_job_gives_its_own_error_and_status_1(client):
     failed = hdam(client, "submit", "--", *arguments)
     assert failed.returncode == 1
     own = next(line for line in failed.stdout.splitlines() if line.startswith("hdam: "))
-    assert "models:/absent@champion" in own
+    assert "no registered model 'absent'" in own
     assert "Traceback" not in failed.stdout
     last = failed.stderr.splitlines()[-1]
     assert last.startswith("hdam: job evaluate-absent-champion-")

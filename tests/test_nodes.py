@@ -137,13 +137,16 @@ class Training:
         )
 
     def check_whole(self, *, faults):
-        """One parent and a child for each stage, all finished, every step done, and few of them twice."""
+        """One parent and a child for each stage, all finished, and few steps done twice.
+
+        What workers had told to nobody yet when the driver was killed is lost to MLflow, though not to the weights.
+        """
         client = tracking.connect()
         runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
         assert sorted(run.data.tags.get("stage", "") for run in runs) == ["", "evaluate", "hdam"]
         assert {run.info.status for run in runs} == {"FINISHED"}
         times = Counter(step for step, _ in self.told())
-        assert set(times) == set(range(1, STEPS + 1))
+        assert max(times) == STEPS and len(set(range(1, STEPS + 1)) - set(times)) <= EVERY
         assert sum(times.values()) - STEPS <= faults * EVERY
         assert step_of(newest_checkpoint(self.folder)) == STEPS
         assert "Traceback" not in self.said

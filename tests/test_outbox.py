@@ -185,12 +185,24 @@ def test_the_next_process_sends_what_a_killed_one_left(run, unreachable, clock, 
     assert history(client, run_id) == [(1, 1), (2, 2), (3, 3)]
     assert [math.isnan(value) for _, value in history(client, run_id, "lr")] == [True]
     assert pictured_steps(client, run_id) == [1]
-    assert caplog.messages[-1] == "MLflow answers again; 4 metrics were sent"
+    assert caplog.messages[-1] == "4 metrics were sent, with those that an earlier process had left"
     assert not (tmp_path / "unsent.jsonl").exists()
 
     (tmp_path / "unsent.jsonl").write_text(before_sending, encoding="utf-8")  # as if it was killed before removing it
     Outbox(client, run_id, folder=tmp_path, clock=clock).flush()
     assert history(client, run_id) == [(1, 1), (2, 2), (3, 3)], "MLflow knows a metric that comes a second time"
+
+
+def test_metrics_that_a_killed_process_had_not_sent_yet_are_on_disk(run, clock, tmp_path):
+    client, run_id = run
+    killed = Outbox(client, run_id, folder=tmp_path, clock=clock)
+    killed.add({"loss/total": 1.0}, step=1)
+    assert history(client, run_id) == [(1, 1)] and not (tmp_path / "unsent.jsonl").exists()
+    killed.add({"loss/total": 2.0}, step=2)
+    assert history(client, run_id) == [(1, 1)], "the next ones wait for a few seconds"
+    after = Outbox(client, run_id, folder=tmp_path, clock=clock)
+    after.close()
+    assert history(client, run_id) == [(1, 1), (2, 2)] and not (tmp_path / "unsent.jsonl").exists()
 
 
 def test_what_is_left_at_the_end_is_told_with_its_place(unreachable, tmp_path, caplog):
@@ -320,7 +332,7 @@ def test_an_outage_of_a_real_server_loses_nothing_and_doubles_nothing(tmp_path, 
         assert steps.count(2) == steps.count(2000) == 1
         assert math.isnan(history(client, run_id, "lr")[0][1])
         assert history(client, run_id, "ratio") == [(2002, sys.float_info.max)]
-        assert caplog.messages == [f"MLflow answers again; {num_lines + 3} metrics were sent"]
+        assert caplog.messages == [f"{num_lines + 3} metrics were sent, with those that an earlier process had left"]
         box.add_picture(painted(tmp_path / "picture.png"), step=2002)
         box.close()
         assert pictured_steps(client, run_id) == [2002]
