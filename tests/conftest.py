@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from postgres_server import find_program
 
 if TYPE_CHECKING:
     from cluster_head import ClusterHead
+
+    from hdam.platform.store import Place
 
 # Before anything imports hdam.models: every shape that a signature there states is checked whenever it is called.
 jaxtyping.install_import_hook("hdam.models", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
@@ -198,3 +200,25 @@ def head() -> Iterator["ClusterHead"]:
 
     with ClusterHead() as head:
         yield head
+
+
+@pytest.fixture
+def shared(s3: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> "Place":
+    """A shared store of this test's own, where nobody waits long for holds."""
+    from hdam.platform import holds, store
+
+    monkeypatch.setattr(holds, "SECONDS_TO_SETTLE", 0.1)
+    monkeypatch.setattr(holds, "SECONDS_PER_BEAT", 0.1)
+    address = f"{s3}/{request.node.name}"
+    monkeypatch.setenv(store.VARIABLE, address)
+    return store.Place(address)
+
+
+@pytest.fixture
+def disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Goes over to the disk of another machine, by name; returns the folder of a stage there."""
+
+    def go_to(name: str) -> Path:
+        return keep_results_in(tmp_path / name, monkeypatch) / "stages" / "hdam-0123456789"
+
+    return go_to
