@@ -17,6 +17,9 @@ from hdam.platform.doctor import usable_cpus
 
 LOG = logging.getLogger("hdam")
 
+HEAD = "node:__internal_head__"
+"""A resource of which there is one in all, on the head."""
+
 
 @contextlib.contextmanager
 def ray_session(resources: ResourceConfig) -> Iterator[None]:
@@ -70,6 +73,15 @@ def must_have_cluster() -> None:
     """Raises InputError where neither a session is there nor RAY_ADDRESS names a cluster."""
     if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
         raise InputError("no cluster: RAY_ADDRESS is not set; in a job (hdam submit) and on a node it may be `auto`")
+
+
+def must_be_on_head() -> None:
+    """Raises InputError where this process joined the cluster from another node than its head."""
+    own = ray.get_runtime_context().get_node_id()
+    if not any(HEAD in node["Resources"] for node in ray.nodes() if node["NodeID"] == own):
+        raise InputError(
+            "a sweep with HDAM_STORE is started on the cluster's head, as hdam submit does; this is another node"
+        )
 
 
 def _take_signal() -> None:

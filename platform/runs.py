@@ -82,14 +82,23 @@ def read_record(folder: Path, kind: type[Record]) -> Record:
 
     Raises InputError for a broken one.
     """
-    path, place = folder / RECORD_NAMES[kind], place_of(folder)
+    path = folder / RECORD_NAMES[kind]
     try:
-        stored = None if place is None else patiently(lambda: place.read(path.name))
-        return kind(**json.loads(path.read_text(encoding="utf-8") if stored is None else stored))
+        return kind(**read_json(path))
     except FileNotFoundError:
         return kind()
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is broken; remove {folder} or train with --fresh") from error
+
+
+def read_json(path: Path) -> Any:
+    """What the shared store has of a file of the results folder, or else this disk.
+
+    Raises FileNotFoundError, ValueError where it is no JSON, and StoreError where the store is away for minutes.
+    """
+    place = place_of(path.parent)
+    stored = None if place is None else patiently(lambda: place.read(path.name))
+    return json.loads(path.read_text(encoding="utf-8") if stored is None else stored)
 
 
 def write_record(folder: Path, record: RunRecord | StageRecord) -> None:

@@ -49,6 +49,16 @@ def _have_detector(name: str) -> None:
         _lack(f"no {name} detector: {detector.reason}", needed="CI has to run `make detectors`")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured: how long a training took to go on after a fault."""
+    passed = terminalreporter.getreports("passed")
+    measured = [line for report in passed for name, line in report.user_properties if name == "recovery"]
+    if measured:
+        terminalreporter.section("recovery after faults")
+    for line in measured:
+        terminalreporter.write_line(line)
+
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell makes background jobs deaf to Ctrl-C, and they hand that down to the commands under test.
     signal.signal(signal.SIGINT, signal.default_int_handler)

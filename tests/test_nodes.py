@@ -136,6 +136,13 @@ class Training:
             key=lambda pair: pair[1],
         )
 
+    def recovery(self, since, *, at):
+        """(seconds from `since` to the first step after that of the checkpoint `at`, steps that were done twice)."""
+        told = self.told()
+        again = max(seconds for step, seconds in told if step == at + 1)
+        before = max(step for step, seconds in told if seconds < again)
+        return again - since, max(before - at, 0)
+
     def check_whole(self, *, faults):
         """One parent and a child for each stage, all finished, and few steps done twice.
 
@@ -150,6 +157,18 @@ class Training:
         assert sum(times.values()) - STEPS <= faults * EVERY
         assert step_of(newest_checkpoint(self.folder)) == STEPS
         assert "Traceback" not in self.said
+
+
+@pytest.fixture
+def tell(record_property):
+    """Keeps the figures of a fault, which pytest prints at its end."""
+
+    def note(fault, recovered):
+        seconds, twice = recovered
+        assert seconds > 0 and twice <= EVERY
+        record_property("recovery", f"{fault}: {seconds:.0f} s to the next trained step, {twice} steps done twice")
+
+    return note
 
 
 @pytest.fixture
@@ -173,46 +192,54 @@ def train(nodes, dataset, results):
         training.process.wait()
 
 
-def test_elastic_training_goes_on_smaller_grows_again_and_survives_its_driver(nodes, train):
+def test_elastic_training_goes_on_smaller_grows_again_and_survives_its_driver(nodes, train, tell):
     training = train({"resources.min_workers": 1})
     training.wait_for_checkpoints()
-    nodes.kill_one_at_work()
+    killed = nodes.kill_one_at_work()
     at = int(training.wait_for(r"a worker failed; 1 of 2 workers go on from step (\d+)")[1])
     assert "1 of 2 workers, each with 2 micro-batches a step" in training.said
     assert training.said.count("is lost") == 1
     training.wait_for_checkpoints(beyond=at)
+    tell("a node lost, on with 1 of 2 workers", training.recovery(killed, at=at))
+    added = time.time()
     nodes.add()
     grown = int(training.wait_for(r"grown to 2 of 2 workers, from step (\d+)")[1])
     assert grown > at and grown % EVERY == 0
     assert training.said.count("has joined") == 1
     training.wait_for_checkpoints(beyond=grown)
+    tell("a node joined, on with 2 of 2 workers", training.recovery(added, at=grown))
+    killed = time.time()
     training.process.send_signal(signal.SIGKILL)
     training.end()
     client, record = tracking.connect(), read_record(training.folder, StageRecord)
     left = (record.mlflow_run_id, record.parent_run_id)
     assert wait_until(lambda: {client.get_run(run_id).info.status for run_id in left} == {"KILLED"}, seconds=60)
     training.start()
-    assert int(training.wait_for(r"going on from the checkpoint of step (\d+)")[1]) > grown
+    at = int(training.wait_for(r"going on from the checkpoint of step (\d+)")[1])
+    assert at > grown
     assert training.end() == 0, training.said
+    tell("the driver killed, the same command as soon as its runs were KILLED", training.recovery(killed, at=at))
     training.check_whole(faults=3)
 
 
-def test_fixed_training_takes_a_spare_waits_for_a_node_and_gives_up_after_a_limit(nodes, train):
+def test_fixed_training_takes_a_spare_waits_for_a_node_and_gives_up_after_a_limit(nodes, train, tell):
     nodes.add()
     training = train({"resources.wait_seconds": 20})
     training.wait_for_checkpoints()
-    nodes.kill_one_at_work()
+    killed = nodes.kill_one_at_work()
     at = int(training.wait_for(r"a worker failed; 2 of 2 workers go on from step (\d+)")[1])
     assert "waiting" not in training.said
     training.wait_for_checkpoints(beyond=at)
-    nodes.kill_one_at_work()
+    tell("a node lost, on with 2 of 2 workers on a spare one", training.recovery(killed, at=at))
+    killed = nodes.kill_one_at_work()
     needs = "2 workers of 2 CPUs each, and 1 CPU for the data"
     training.wait_for(rf"waiting for {needs}: there is room for 3 CPUs; giving up in 0\.3 min")
     nodes.add()
     at = int(training.wait_for(r"a worker failed; 2 of 2 workers go on from step (\d+)", times=2)[1])
     assert training.said.count("waiting for") == 1
     training.wait_for_checkpoints(beyond=at)
-    nodes.kill_one_at_work()
+    tell("a node lost, waiting for one that joins as soon as it is missed", training.recovery(killed, at=at))
+    killed = nodes.kill_one_at_work()
     assert training.end() == 2
     assert f"waited 20 s for {needs}, but there is room for 3 CPUs; add a node" in training.said
     kept = int(
@@ -222,4 +249,5 @@ def test_fixed_training_takes_a_spare_waits_for_a_node_and_gives_up_after_a_limi
     training.start()
     assert int(training.wait_for(r"going on from the checkpoint of step (\d+)")[1]) == kept
     assert training.end() == 0, training.said
+    tell("a node lost, given up after 20 s, one added and the same command", training.recovery(killed, at=kept))
     training.check_whole(faults=3)

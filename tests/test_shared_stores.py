@@ -3,6 +3,7 @@
 Slow: `make test-cluster`.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from PIL import Image
 from postgres_server import PostgresServer
 from processes import wait_until
 from separate_nodes import SeparateNode
+from small_sweep import write_sweep
 from small_training import make_dataset, moving_square, small_training
 from test_s3 import upload
 
@@ -127,6 +129,45 @@ def test_a_new_head_with_an_empty_disk_goes_on(server, squares, s3, separate_dis
     assert "screening.png" in files_of(children["screen"].info.run_id)
     assert files_of(children["dam"].info.run_id, "images"), "pictures came from the worker's disk"
     assert load_model("models:/hdam-squares@candidate").version == version.version
+
+
+def test_a_sweep_goes_on_on_a_new_head(server, squares, s3, separate_disks, tmp_path):
+    """Its record is in the store alone, once the first head is gone; what that has finished is not done again."""
+    changes = {**CHANGES, "procedure": "scratch", "optim.duration": "16 steps"}
+    sweep = write_sweep(tmp_path, squares, changes=changes, search={"optim.lr": {"grid": [2e-4, 1e-4]}}, concurrency=1)
+    variables = {VARIABLE: f"{s3}/sweeps", "MLFLOW_TRACKING_URI": server.uri}
+
+    def trials():
+        (name,) = [name for name in Place(f"{s3}/sweeps/sweeps").names() if name.startswith("sweep-")] or [""]
+        content = Place(f"{s3}/sweeps/sweeps/{name}").read("sweep.json") if name else None
+        return json.loads(content)["trials"] if content else []
+
+    with SeparateNode(tmp_path / "results") as head, SeparateNode(tmp_path / "results", head=head, num_cpus=3) as node:
+        elsewhere = node.command("tune", sweep, **variables)
+        said, _ = elsewhere.communicate(timeout=600)
+        assert elsewhere.returncode == 2 and "is started on the cluster's head" in " ".join(said.split()), said
+        first = head.command("tune", sweep, **variables)
+        wait_until(lambda: first.poll() is not None or len(trials()) == 2, seconds=900)
+        assert first.poll() is None, first.communicate()
+        head.kill()
+        node.kill()
+        first.kill()
+        first.wait()
+    (finished, begun), runs_before = trials(), len(runs())
+    assert finished["status"] == "finished" and begun["status"] != "finished"
+
+    with SeparateNode(tmp_path / "results") as head, SeparateNode(tmp_path / "results", head=head, num_cpus=3):
+        second = head.command("tune", sweep, "--restore", **variables)
+        said, _ = second.communicate(timeout=1500)
+        assert second.returncode == 0, said
+    assert [trial["status"] for trial in trials()] == ["finished", "finished"]
+    assert trials()[0] == finished
+    parents = {run.data.tags.get("mlflow.parentRunId") for run in runs().values() if run.data.tags.get("trial")}
+    (parent,) = parents
+    assert tracking.connect().get_run(parent).info.status == "FINISHED"
+    assert {run.info.status for run in children_of(parent)} == {"FINISHED"} and len(children_of(parent)) == 2
+    assert "report.html" in files_of(parent)
+    assert runs_before <= len(runs()) <= runs_before + 4, "what was finished has no second run"
 
 
 def test_two_users_at_the_same_time_do_not_mix(server, squares, s3, tmp_path):

@@ -6,9 +6,11 @@ results/sweeps/NAME-KEY/
   trial-001/task.json       what the trial is told
   report.html, report.md, trials.csv
   tune/                     what Ray Tune keeps while it runs; nothing is read from there
+
+With a shared store, see store.py, sweep.json and the records of trials there are the ones that count.
 """
 
-import json
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hdam.pipelines.errors import InputError
-from hdam.platform.runs import write_json
+from hdam.platform.holds import check_mine
+from hdam.platform.runs import read_json, write_json
+from hdam.platform.store import StoreError, patiently, place_of
+
+LOG = logging.getLogger("hdam")
 
 SWEEPS_DIR = "sweeps"
 RECORD_NAME = "sweep.json"
@@ -84,11 +90,17 @@ class SweepRecord:
 
 
 class Ledger:
-    """A sweep's record in its folder, kept up to date."""
+    """A sweep's record in its folder, kept up to date, and in the shared store whenever that answers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record = _read(folder)
+        self._is_shared = True
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of the sweep was ever begun."""
+        return self.record == SweepRecord()
 
     @property
     def trials(self) -> tuple[TrialRecord, ...]:
@@ -103,6 +115,24 @@ class Ledger:
         """Change what is known about the sweep itself."""
         self.record = replace(self.record, **changes)
         write_json(self.folder / RECORD_NAME, asdict(self.record))
+        try:
+            self._share()
+            self._is_shared = True
+        except StoreError as error:
+            if self._is_shared:
+                LOG.warning("%s; the sweep's record stays here, and is uploaded when it answers", error)
+            self._is_shared = False
+
+    def finish(self) -> None:
+        """Let the store have what it has not got yet. Raises StoreError where it is away for minutes."""
+        if not self._is_shared:
+            patiently(self._share)
+
+    def _share(self) -> None:
+        """Raises InputError where another driver has the sweep's place in the store."""
+        if (place := place_of(self.folder)) is not None:
+            check_mine(place)
+            place.put(self.folder / RECORD_NAME, RECORD_NAME)
 
     def change_trial(self, number: int, **changes: Any) -> TrialRecord:
         """Change what is known about a trial; returns what is known now."""
@@ -130,7 +160,7 @@ def count_statuses(trials: Iterable[TrialRecord]) -> str:
 def _read(folder: Path) -> SweepRecord:
     path = folder / RECORD_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         trials = tuple(_trial(trial) for trial in content.pop("trials"))
         return SweepRecord(**content, trials=trials)
     except FileNotFoundError:

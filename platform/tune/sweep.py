@@ -15,12 +15,12 @@ from hdam.experiments.loading import override
 from hdam.experiments.sweep_loading import LoadedSweep
 from hdam.pipelines.errors import InputError
 from hdam.platform import tracking
-from hdam.platform.cluster import ray_session
+from hdam.platform.cluster import must_be_on_head, ray_session
 from hdam.platform.failures import TrainingError, describe
 from hdam.platform.fit import in_background
 from hdam.platform.procedure import ending
 from hdam.platform.runs import holding
-from hdam.platform.store import check_store
+from hdam.platform.store import check_store, place_of
 from hdam.platform.tracked_run import resume_run, start_run
 from hdam.platform.tune.files import write_report
 from hdam.platform.tune.outcome import conclude
@@ -56,17 +56,20 @@ def tune(
     """
     plan = plan_sweep(loaded, num_trials=num_trials)
     folder = tracking.results_dir() / SWEEPS_DIR / plan.name
-    if restore and not folder.exists():
+    check_store()
+    known = Ledger(folder)
+    if restore and known.is_new:
         raise InputError(
             f"--restore: {folder} is not there, so that there is no such sweep to go on with; what is "
             "searched, the settings and the dataset make the name; leave --restore out to begin it"
         )
-    check_store()
     client = tracking.connect()
-    if _is_done(plan, Ledger(folder), retry=retry):
+    if _is_done(plan, known, retry=retry):
         LOG.info("this sweep is finished already, in %s; --trials extends it", folder)
-        return make_report(plan, Ledger(folder), was_known=True)
+        return make_report(plan, known, was_known=True)
     with holding(folder), Watchdog() as watchdog, ray_session(_resources(plan)):
+        if place_of(folder) is not None:  # without a store, all nodes share the folder
+            must_be_on_head()
         ledger = Ledger(folder)
         if retry:
             _take_back_failed(ledger)
@@ -113,6 +116,7 @@ class _Sweep:
                 write_report(plan, ledger)
                 raise
             conclude(plan, ledger, client=self._client, task_of=self._task)
+            ledger.finish()
         return make_report(plan, ledger, seconds=time.monotonic() - started)
 
     def _begin(self) -> None:

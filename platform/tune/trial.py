@@ -41,7 +41,7 @@ class TrialTask:
     number: int
     experiment: Mapping[str, Any]
     folder: str
-    """On a disk that all nodes share."""
+    """On the disk of the sweep's driver."""
     parent_run_id: str
     tags: Mapping[str, str]
     population: str = ""

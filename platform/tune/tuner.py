@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.search import BasicVariantGenerator
 
 from hdam.platform import tracking
+from hdam.platform.cluster import HEAD
 from hdam.platform.tune.plan import SweepPlan
 from hdam.platform.tune.records import TrialRecord
 from hdam.platform.tune.schedulers import make_scheduler
@@ -25,9 +26,8 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 OUR_VARIABLES = ("HDAM_", "MLFLOW_")
-HEAD = "node:__internal_head__"
-"""A resource of which there is one in all: trials take none of the CPUs, which are their workers'."""
 TOKEN = 1e-3
+"""Of the head, where all trials are: they take none of the CPUs, which are their workers'."""
 LENT = 0.9
 """As much of it as members of a population may take together; Ray Train and Ray Data need some for themselves."""
 
