@@ -28,9 +28,18 @@ _AWS_REASONS = {
     "ACCESS_DENIED": "access denied; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights of that account",
     "INVALID_ACCESS_KEY_ID": "the store does not know this AWS_ACCESS_KEY_ID",
     "SIGNATURE_DOES_NOT_MATCH": "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID",
+    "REQUEST_TIME_TOO_SKEWED": "the clock of this machine is wrong; set it",
+    "ExpiredToken": "the credentials have expired; set new ones",
+    "HTTP status 507": "the store is full; make room there",
+    "Quota": "the store is full; make room there",
     "HTTP status 403": "access denied; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights of that account",
     "HTTP status 301": "the bucket lies in another region; set AWS_REGION",
 }
+_LASTING = re.compile(
+    "NO_SUCH_BUCKET|NoCredentialProviders|ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|"
+    r"REQUEST_TIME_TOO_SKEWED|HTTP status (3\d\d|4(?!08|29)\d\d|507)"
+)
+"""What S3 would answer again, as Arrow words it; 408 and 429 ask for patience."""
 
 
 def locate(address: str) -> tuple[fs.FileSystem, str]:
@@ -46,6 +55,9 @@ def locate(address: str) -> tuple[fs.FileSystem, str]:
     if scheme == "file":
         return fs.LocalFileSystem(), _path_of(rest, address)
     try:
+        user, has_user, _ = rest.partition("/")[0].rpartition("@")
+        if has_user and (scheme == "s3" or ":" in user):
+            raise InputError(f"found credentials in an {scheme}:// address; they belong in variables such as AWS_…")
         if scheme == "s3":
             bucket = rest.partition("/")[0]
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]+", bucket):
@@ -73,6 +85,11 @@ def reason_of(error: BaseException) -> str:
         if word in line:
             return reason
     return getattr(error, "strerror", None) or line
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether a filesystem has refused, and would do so again, instead of being out of reach or busy."""
+    return isinstance(error, PermissionError) or bool(_LASTING.search(str(error)))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 step-00000200/
   state.pt          tensors and plain values only: read without running anything
-  checkpoint.json   what the state is: step, size, sha256, score and experiment; written last
+  checkpoint.json   what the state is: step, size, sha256, score, lineage and experiment; written last
 """
 
 import errno
@@ -37,19 +37,22 @@ def write_checkpoint(
     step: int,
     keep: int,
     score: float | None = None,
+    lineage: str = "",
     experiment: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the checkpoint of a step under a temporary name and rename it.
 
-    Of all sound ones the newest `keep` stay, and the one with the lowest `score`. `experiment` makes the folder a
-    model that `load_model` takes. Raises InputError where the disk is full; what was there before stays.
+    Of all sound ones the newest `keep` stay, and the one with the lowest `score`. `lineage` is that of the training's
+    `StageRecord`. `experiment` makes the folder a model that `load_model` takes. Raises InputError where the disk is
+    full; what was there before stays.
     """
     target = run_dir / f"{PREFIX}{step:08d}"
     partial = run_dir / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        digest = _write_sealed(partial, state, {"step": step, "score": score, "experiment": experiment})
+        seal = {"step": step, "score": score, "lineage": lineage, "experiment": experiment}
+        digest = _write_sealed(partial, state, seal)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
     except OSError as error:
@@ -63,6 +66,14 @@ def write_checkpoint(
     _known_digests[target / STATE_NAME, status.st_size, status.st_mtime_ns] = digest
     _remove_old(run_dir, keep=keep)
     return target
+
+
+def copy_checkpoint(source: Path, run_dir: Path, *, lineage: str) -> None:
+    """Let another training go on from a checkpoint, which gets the `lineage` of that one."""
+    target = run_dir / source.name
+    shutil.copytree(source, target)
+    seal = {**(read_seal(source) or {}), "lineage": lineage}
+    (target / SEAL_NAME).write_text(json.dumps(seal), encoding="utf-8")
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:
@@ -103,7 +114,10 @@ def kept_names(seals: Seals, *, keep: int) -> set[str]:
 def is_sound(folder: Path) -> bool:
     """Whether a checkpoint holds the very bytes that it was written with."""
     seal = read_seal(folder)
-    return seal is not None and _digest(folder / STATE_NAME) == seal["sha256"]
+    try:
+        return seal is not None and _digest(folder / STATE_NAME) == seal["sha256"]
+    except OSError:  # it was removed meanwhile, or cannot be read
+        return False
 
 
 def read_seal(folder: Path) -> dict[str, Any] | None:

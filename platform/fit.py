@@ -25,7 +25,8 @@ from hdam.platform.messages import Inbox, Joined, Lost, MachineMessage, Mailbox,
 from hdam.platform.pair_plan import PairPlan
 from hdam.platform.scaling import ScalableTrainer, WorkerPolicy, scaling_config
 from hdam.platform.shared_checkpoints import newest_step, step_to_tell
-from hdam.platform.store import FILES_DIR, SharedFile, offer_file, place_of, store
+from hdam.platform.shared_files import FILES_DIR, SharedFile, offer_file
+from hdam.platform.store import place_of, store
 from hdam.platform.worker import Task, run_worker
 
 LOG = logging.getLogger("hdam")
@@ -47,6 +48,7 @@ def fit(
     *,
     run_dir: Path,
     attempt: str,
+    lineage: str,
     last_step: int,
     held_out_split: str,
     on_message: OnMessage,
@@ -54,9 +56,9 @@ def fit(
 ) -> None:
     """Train from the newest checkpoint in `run_dir` to `last_step`, and hand on what the workers tell.
 
-    `attempt` is what `locked` gave for the folder. Where there is no checkpoint, the weights begin as those in the file
-    `initial`, or as random ones. At Ctrl-C or a signal to end, the workers write a checkpoint first; a second one ends
-    them at once.
+    `attempt` is what `holding` gave for the folder, and `lineage` what its record says. Where there is no checkpoint,
+    the weights begin as those in the file `initial`, or as random ones. At Ctrl-C or a signal to end, the workers write
+    a checkpoint first; a second one ends them at once.
 
     Raises InputError when the machine is too small, TrainingError when the workers fail once too often, or when a
     cluster has had no room for them for `resources.wait_seconds`.
@@ -73,6 +75,7 @@ def fit(
             files=_offered(experiment, initial, run_dir),
             initial=str(initial or ""),
             attempt=attempt,
+            lineage=lineage,
             steps_per_epoch=plan.steps_per_epoch,
             last_step=last_step,
             held_out_split=held_out_split,
@@ -149,7 +152,7 @@ def _make_ray_trainer(resources: ResourceConfig, plan: PairPlan, task: Task) -> 
 
     return ScalableTrainer(
         run_worker,
-        policy=WorkerPolicy(resources, task.mailbox),
+        policy=WorkerPolicy(resources, task.mailbox, place=task.place, last_step=task.last_step),
         train_loop_config={"task": task},
         scaling_config=scaling_config(resources),
         run_config=RunConfig(

@@ -92,12 +92,10 @@ def held(place: Place, attempt: str, *, is_waiting: bool) -> Iterator[None]:
     the store is away for minutes.
     """
     hold = Hold(attempt, disk_name(), socket.gethostname(), 0)
-    while True:
-        _wait(place, is_waiting=is_waiting)
-        patiently(lambda: _write(place, hold))
-        time.sleep(SECONDS_TO_SETTLE)
-        if patiently(lambda: is_holder(place, attempt)):
-            break
+    is_mine = False
+    while not is_mine:
+        left = _wait(place, is_waiting=is_waiting)
+        is_mine = patiently(lambda left=left: _take(place, hold, left=left))  # type: ignore[misc]
     beating = _Beating(place, hold)
     try:
         yield
@@ -118,19 +116,32 @@ def disk_name() -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _wait(place: Place, *, is_waiting: bool) -> None:
-    """Until nobody on another disk holds the place."""
+def _wait(place: Place, *, is_waiting: bool) -> Hold | None:
+    """Until nobody on another disk holds the place; returns the hold of one who is gone, if there is one."""
     has_told = False
     while (hold := patiently(lambda: held_elsewhere(place))) is not None:
         if not has_told:
             LOG.info("%s is held by %s; looking whether it still works on it", place.address, hold.host)
         has_told = True
         if not is_alive(place, hold):
-            return
+            return hold
         if not is_waiting:
             raise InputError(
                 f"{place.address} is being worked on by another process on {hold.host}; wait for it, or use --fresh"
             )
+    return None
+
+
+def _take(place: Place, hold: Hold, *, left: Hold | None) -> bool:
+    """Write a hold over one that was left, or none; False where somebody else has come before. Raises StoreError.
+
+    The store may have been away since it was looked at, and another one may have been faster when it came back.
+    """
+    if held_elsewhere(place) not in (None, left):
+        return False
+    _write(place, hold)
+    time.sleep(SECONDS_TO_SETTLE)
+    return is_holder(place, hold.attempt)
 
 
 def _write(place: Place, hold: Hold) -> None:

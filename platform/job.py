@@ -61,7 +61,9 @@ class Job:
     stage: Stage
     folder: Path
     attempt: str
-    """What `locked` gave for the folder."""
+    """What `holding` gave for the folder."""
+    lineage: str
+    """Of its record."""
     inputs: Mapping[StageKind, Done]
     client: "MlflowClient"
     run_id: str

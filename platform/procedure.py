@@ -22,6 +22,7 @@ from hdam.platform.runs import (
     begun_stage,
     claim_stage,
     holding,
+    is_lost,
     read_record,
     write_record,
 )
@@ -87,18 +88,19 @@ class Procedure:
         self._change(stages={**self._record.stages, stage.kind: folder.name})
         return folder
 
-    def _known(self, stage: Stage, folder: Path) -> Done | None:
-        """The stage where it is finished."""
+    def _known(self, stage: Stage, folder: Path, *, attempt: str = "") -> Done | None:
+        """The stage where it is finished; `attempt` is this one's, where it holds the folder."""
         record = read_record(folder, StageRecord)
         if record.status != "finished":
             return None
-        adopt_stage(folder, keep=stage.experiment.log.keep_checkpoints)
+        adopt_stage(folder, keep=stage.experiment.log.keep_checkpoints, attempt=attempt)
         fetch_stage(folder)
         return Done(stage=stage, folder=folder, record=record, was_known=True)
 
     def _do(self, stage: Stage, folder: Path, inputs: Mapping[StageKind, Done]) -> Done:
         with holding(folder, is_waiting=True) as attempt:
-            if (known := self._known(stage, folder)) is not None:  # another process has finished it meanwhile
+            known = self._known(stage, folder, attempt=attempt)
+            if known is not None:  # another process has finished it meanwhile
                 return known
             LOG.info("stage %s, in %s", stage.kind, folder)
             fetch_stage(folder)
@@ -114,6 +116,7 @@ class Procedure:
                     stage=stage,
                     folder=folder,
                     attempt=attempt,
+                    lineage=record.lineage,
                     inputs=inputs,
                     client=self._client,
                     run_id=record.mlflow_run_id,
@@ -126,9 +129,9 @@ class Procedure:
     def _work(self, job: Job) -> dict[str, Any]:
         keep = job.stage.experiment.log.keep_checkpoints
         try:
-            share_stage(job.folder, job.attempt, keep=keep)  # what an earlier attempt could not
+            share_stage(job.folder, job.attempt, lineage=job.lineage, keep=keep)  # what an earlier attempt could not
             result = WORK.get(job.stage.kind, train_stage)(job)
-            share_stage(job.folder, job.attempt, keep=keep)
+            share_stage(job.folder, job.attempt, lineage=job.lineage, keep=keep)
             return result
         except (KeyboardInterrupt, SystemExit):
             step = step_to_tell(job.folder, place_of(job.folder))
@@ -231,7 +234,7 @@ def ending(
         _note(note, "interrupted", "")
         raise
     finally:
-        if end_run(client, run_id, status):
+        if is_lost(folder) or end_run(client, run_id, status):  # a driver that has taken over ends it
             watchdog.unwatch(run_id)
         else:
             watchdog.watch(run_id, folder, status)

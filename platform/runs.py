@@ -18,14 +18,14 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from hdam.pipelines.errors import InputError
-from hdam.platform.holds import check_mine, held, held_elsewhere, is_alive, is_holder
-from hdam.platform.store import Place, StoreError, patiently, place_of
+from hdam.platform.holds import check_mine, held, held_elsewhere, is_alive
+from hdam.platform.store import StoreError, patiently, place_of
 
 LOG = logging.getLogger("hdam")
 
@@ -66,6 +66,8 @@ class StageRecord:
     """Name of that experiment."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Folders of the stages that it builds on, by their kind."""
+    lineage: str = ""
+    """Made up when the folder was taken: checkpoints of another one, left on some node's disk, are none of it."""
     result: dict[str, Any] | None = None
     reason: str = ""
     """Why it failed."""
@@ -104,14 +106,24 @@ def read_json(path: Path) -> Any:
 def write_record(folder: Path, record: RunRecord | StageRecord) -> None:
     """Write the record under a temporary name, then rename it; then into the shared store, if there is one.
 
-    Raises InputError where it cannot be written, as where another driver has the folder's place in the store.
+    A store that is away is waited for, but not to say that something has failed or was interrupted: where there is no
+    holder, others see that by themselves. Raises InputError where the record cannot be written, as where another
+    driver has the folder's place in the store.
     """
     path, place = folder / RECORD_NAMES[type(record)], place_of(folder)
-    if place is not None:
-        patiently(lambda: check_mine(place))
+    if place is None:
+        write_json(path, asdict(record))
+        return
+    is_end = record.status in ("failed", "interrupted")
+    ask = _at_once if is_end else patiently
+    ask(lambda: check_mine(place))
     write_json(path, asdict(record))
-    if place is not None:
-        patiently(lambda: place.put(path, path.name))
+    ask(lambda: place.put(path, path.name))
+
+
+def _at_once(work: Callable[[], None]) -> None:
+    with contextlib.suppress(StoreError):
+        work()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -149,7 +161,7 @@ def claim_stage(stages_dir: Path, name: str, *, inputs: Mapping[str, str], is_ne
         is_taken = _is_taken(folder)
         folder.mkdir(exist_ok=True)
         if not is_taken:
-            write_record(folder, StageRecord(inputs=dict(inputs)))
+            write_record(folder, StageRecord(inputs=dict(inputs), lineage=uuid.uuid4().hex))
     return folder
 
 
@@ -247,17 +259,17 @@ def is_held(folder: Path) -> bool:
         return not is_free
 
 
-def is_current(folder: Path, attempt: str, place: Place | None = None) -> bool:
-    """Whether an attempt still has the folder, or its place: the workers of a killed driver live on for seconds.
+def is_current(folder: Path, attempt: str) -> bool:
+    """Whether an attempt still has the folder of a shared disk: the workers of a killed driver live on for seconds."""
+    return (folder / LOCK_NAME).read_text(encoding="utf-8") == attempt
 
-    While the store is away, it is taken to have the place; who uploads something asks again.
-    """
-    if place is None:
-        return (folder / LOCK_NAME).read_text(encoding="utf-8") == attempt
-    try:
-        return is_holder(place, attempt)
-    except StoreError:
-        return True
+
+def is_lost(folder: Path) -> bool:
+    """Whether another driver has taken the folder's place in the shared store; unknown is no."""
+    place = place_of(folder)
+    with contextlib.suppress(StoreError):
+        return place is not None and held_elsewhere(place) is not None
+    return False
 
 
 def _can_lock(descriptor: int) -> bool:

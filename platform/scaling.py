@@ -2,15 +2,19 @@
 
 Ray's own policies hear of a lost machine up to 20 seconds late and then try in vain for a minute, leave no CPU for the
 data, take numbers of workers among which a batch cannot be divided, and grow between two checkpoints, which costs the
-steps since the first. This one looks at the machines themselves, and grows when a checkpoint has just been written.
+steps since the first. This one looks at the machines themselves, and grows when a checkpoint has just been written, or
+uploaded where there is a store. It also asks the autoscaler for the CPUs of the data, which Ray does not before the
+workers are there.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import DefaultAutoscalingCoordinator
 from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision, ScalingPolicy
 from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
@@ -18,11 +22,15 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from hdam.experiments.experiment import ResourceConfig
 from hdam.platform.failures import TrainingError
 from hdam.platform.messages import Joined, Lost, Waiting
+from hdam.platform.shared_checkpoints import stored_step
+from hdam.platform.store import Place, StoreError
 
 LOOK_SECONDS = 1.0
 """Between two looks at the machines."""
 REMIND_SECONDS = 180.0
 """Between two messages of what is waited for."""
+SECONDS_TO_EXPIRE = 60.0
+"""What was asked of the autoscaler is dropped after so long, should it not be taken back."""
 ROUNDING = 1e-6
 
 Room = Mapping[str, float]
@@ -46,10 +54,17 @@ class WorkerPolicy(ScalingPolicy):
     It has the last word on starts that fail as well, of which Ray would try any number.
     """
 
-    def __init__(self, resources: ResourceConfig, mailbox: Any) -> None:
+    def __init__(self, resources: ResourceConfig, mailbox: Any, *, place: Place | None, last_step: int) -> None:
+        """`place` is the training's in the shared store, if there is one."""
         super().__init__(scaling_config(resources))
         self._resources = resources
         self._mailbox = mailbox
+        self._place = place
+        self._last_step = last_step
+        self._kept_step = 0
+        """Of a checkpoint that was reported and at which it was not decided yet whether to grow; else 0."""
+        self._data_request: DefaultAutoscalingCoordinator | None = None
+        """While the CPUs of the data are asked for."""
         self._nodes: dict[str, str] = {}
         """Names of the nodes at the last look, by id."""
         self._next_look = 0.0
@@ -76,6 +91,7 @@ class WorkerPolicy(ScalingPolicy):
         if count:
             return self._resize(count)
         self._tell_wait(rooms, left)
+        self._ask_for_data_cpus()
         time.sleep(LOOK_SECONDS)  # Ray asks again at once
         return NoopDecision()
 
@@ -85,14 +101,50 @@ class WorkerPolicy(ScalingPolicy):
         """Every time that Ray looks after its workers."""
         self._maybe_send_resource_request()
         self._idle_since, self._next_reminder, self._has_tried = None, 0.0, False
-        has_kept = any(status.training_report for status in worker_group_status.worker_statuses.values())
-        if not has_kept and time.monotonic() < self._next_look:
+        self._cease_to_ask()
+        reports = [status.training_report for status in worker_group_status.worker_statuses.values()]
+        self._kept_step = max([self._kept_step, *(report.metrics["step"] for report in reports if report)])
+        if not any(reports) and time.monotonic() < self._next_look:
             return NoopDecision()
         count, rooms = worker_group_state.num_workers, self._look()
         more = num_that_fit(rooms, self._resources)
-        if has_kept and more > count and num_on(self._look(is_free=True), self._resources) >= more - count:
+        is_room = more > count and num_on(self._look(is_free=True), self._resources) >= more - count
+        if not is_room or self._kept_step >= self._last_step:
+            self._kept_step = 0
+        if self._kept_step and self._is_safe(self._kept_step):
+            self._kept_step = 0
             return self._resize(more)
         return NoopDecision()
+
+    async def before_controller_shutdown(self) -> None:
+        """Called by Ray."""
+        self._cease_to_ask()
+        await super().before_controller_shutdown()
+
+    def before_controller_abort(self) -> None:
+        """Called by Ray."""
+        self._cease_to_ask()
+        super().before_controller_abort()
+
+    def _is_safe(self, step: int) -> bool:
+        """Whether workers on any node would find the checkpoint of a step."""
+        try:
+            return self._place is None or stored_step(self._place) >= step
+        except StoreError:
+            return False
+
+    def _ask_for_data_cpus(self) -> None:
+        """Of the autoscaler, under a name of its own: Ray asks it for the workers alone while there are none."""
+        if self._data_request is None:
+            self._data_request = DefaultAutoscalingCoordinator(f"{self._requester_id}-data")
+        each = min(1.0, self._resources.data_cpus)
+        tasks = [{"CPU": each}] * math.ceil(self._resources.data_cpus / each)
+        self._data_request.request_resources(tasks, expire_after_s=SECONDS_TO_EXPIRE)
+
+    def _cease_to_ask(self) -> None:
+        if self._data_request is not None:
+            self._data_request.cancel_request()
+            self._data_request = None
 
     def _get_num_workers_for_resource_request(self) -> int:
         return self._resources.workers

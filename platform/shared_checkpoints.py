@@ -1,4 +1,4 @@
-"""Checkpoints in the shared store: the same folders as on a disk, uploaded beside the training, fetched at need.
+"""Checkpoints in the shared store: the same folders as on a disk, uploaded from there, fetched at need.
 
 In the store a checkpoint counts from the moment when its seal is there, which comes last and goes first. Without a
 store (`place` is None) all this is about the run's folder alone.
@@ -8,13 +8,13 @@ import functools
 import json
 import logging
 import shutil
-import threading
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
+from hdam.pipelines.errors import InputError
 from hdam.platform.checkpoints import (
     PREFIX,
     SEAL_NAME,
@@ -25,16 +25,23 @@ from hdam.platform.checkpoints import (
     is_sound,
     kept_names,
     newest_checkpoint,
+    read_seal,
     sound_checkpoints,
     step_of,
 )
 from hdam.platform.holds import is_holder
-from hdam.platform.store import LONGEST_PAUSE, SECONDS_OF_PATIENCE, SHORTEST_PAUSE, Place, StoreError, patiently
+from hdam.platform.store import Place, StoreError, patiently
 
 LOG = logging.getLogger("hdam")
 
 
-class TakenOverError(RuntimeError):
+TRIES = 2
+"""For a checkpoint that arrives damaged: the way may have done it."""
+SET_ASIDE_DIR = "set_aside"
+PINNED = ".upload"
+
+
+class TakenOverError(InputError):
     """Another attempt has the run's place in the store; what this one makes counts no more."""
 
 
@@ -42,64 +49,89 @@ def newest_step(run_dir: Path, place: Place | None) -> int:
     """Steps done at the newest checkpoint; 0 without one. Raises StoreError where the store is away for minutes."""
     if place is None:
         return step_of(newest_checkpoint(run_dir))
-    return step_of(max(map(Path, patiently(lambda: stored_checkpoints(place))), default=None))
+    return patiently(lambda: stored_step(place))
+
+
+def stored_step(place: Place) -> int:
+    """Steps done at the newest checkpoint in the store; 0 without one. Raises StoreError."""
+    return step_of(max(map(Path, stored_checkpoints(place)), default=None))
 
 
 def step_to_tell(run_dir: Path, place: Place | None) -> int:
     """As `newest_step`, for messages: where the store does not answer at once, of what is here."""
     try:
-        return step_of(max(map(Path, stored_checkpoints(place)), default=None)) if place else newest_step(run_dir, None)
+        return stored_step(place) if place else newest_step(run_dir, None)
     except StoreError:
         return newest_step(run_dir, None)
 
 
-def fetch_newest(run_dir: Path, place: Place | None) -> Path | None:
-    """The newest sound checkpoint, brought to `run_dir` where it is not there; None without one. Raises StoreError."""
+def fetch_newest(run_dir: Path, place: Place | None, *, attempt: str = "") -> Path | None:
+    """The newest sound checkpoint, brought to `run_dir` where it is not there; None without one.
+
+    Damaged ones are named in the log and passed over; an `attempt` that has the place removes them, so that all go on
+    from the same one. Raises StoreError, and TakenOverError where another attempt has the place.
+    """
     if place is None:
         return newest_checkpoint(run_dir)
     for name in sorted(patiently(lambda: stored_checkpoints(place)), reverse=True):
         if (folder := fetch_checkpoint(run_dir, place, name)) is not None:
             return folder
+        if attempt:
+            _check_holder(place, attempt)
+            patiently(functools.partial(_remove, place, name))
     return None
 
 
 def fetch_checkpoint(run_dir: Path, place: Place, name: str) -> Path | None:
-    """Bring a checkpoint to `run_dir`, where it is not there and sound; None where that of the store is damaged.
+    """Bring a checkpoint to `run_dir`, unless that very one is there; None where that of the store is damaged.
 
-    A damaged one is named in the log and removed from the store, so that all go on from the same one before. Raises
-    StoreError.
+    Raises StoreError.
     """
     folder = run_dir / name
-    if is_sound(folder):
+    seal = patiently(lambda: _read_seal(place, name))
+    if seal is None or _is_same(folder, seal):
+        return folder if seal else None
+    if any(_download(folder, place, seal) for _ in range(TRIES)):
         return folder
-    partial = run_dir / f".{name}.{uuid.uuid4().hex}.partial"
+    LOG.warning("checkpoint %s/%s is damaged; going back to the one before", place.address, name)
+    return None
+
+
+def _download(folder: Path, place: Place, seal: Mapping[str, Any]) -> bool:
+    """Whether it has arrived whole."""
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     try:
         for file in (STATE_NAME, SEAL_NAME):
-            patiently(lambda file=file: place.get(f"{name}/{file}", partial / file))  # type: ignore[misc]
-        if not is_sound(partial):
-            LOG.warning("checkpoint %s/%s is damaged; going back to the one before", place.address, name)
-            patiently(lambda: _remove(place, name))
-            return None
-        _put_in_place(partial, folder)
+            patiently(functools.partial(place.get, f"{folder.name}/{file}", partial / file))
+        if is_sound(partial):
+            _put_in_place(partial, folder, seal)
+            return True
+        return False
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def brought(checkpoint: Path, place: Place | None) -> Path:
     """A checkpoint on this node, fetched where it is only in the store. Raises StoreError where it is not there."""
     if place is not None and fetch_checkpoint(checkpoint.parent, place, checkpoint.name) is None:
-        raise StoreError(f"checkpoint {checkpoint.name} is gone from the store {place.address}")
+        raise StoreError(f"checkpoint {checkpoint.name} of {place.address} does not come whole to {gethostname()}")
     return checkpoint
 
 
 def stored_checkpoints(place: Place) -> Seals:
-    """The seals of all checkpoints in the store, by name. Raises StoreError."""
-    seals: dict[str, Any] = {}
-    for name in place.names():
-        if name.startswith(PREFIX) and (content := place.read(f"{name}/{SEAL_NAME}")) is not None:
-            seals[name] = json.loads(content)
-    return seals
+    """The seals of all whole checkpoints in the store, by name. Raises StoreError."""
+    names = [name for name in place.names() if name.startswith(PREFIX)]
+    return {name: seal for name in names if (seal := _read_seal(place, name)) is not None}
+
+
+def _read_seal(place: Place, name: str) -> dict[str, Any] | None:
+    """None where it is absent or broken."""
+    content = place.read(f"{name}/{SEAL_NAME}")
+    try:
+        seal: dict[str, Any] | None = None if content is None else json.loads(content)
+        return seal if seal is not None and {"sha256", "num_bytes", "score"} <= seal.keys() else None
+    except (ValueError, AttributeError):
+        return None
 
 
 def best_known(run_dir: Path, place: Place | None) -> str | None:
@@ -110,18 +142,38 @@ def best_known(run_dir: Path, place: Place | None) -> str | None:
     return best_name(stored_checkpoints(place))
 
 
-def share_checkpoints(run_dir: Path, place: Place, *, attempt: str, keep: int) -> None:
+def share_checkpoints(run_dir: Path, place: Place, *, attempt: str, lineage: str, keep: int) -> None:
     """Upload the checkpoints in `run_dir` that the store should have and has not, and remove there what is too much.
 
+    Those of another `lineage` are set aside first. The newest comes first, so that a slow store has one that counts.
     Raises StoreError, and TakenOverError where another attempt has the place.
     """
-    stored, here = stored_checkpoints(place), sound_checkpoints(run_dir)
-    kept = kept_names({**here, **stored}, keep=keep)
-    for name in sorted(kept - stored.keys()):
-        _upload(run_dir / name, place, attempt)
-    for name in [name for name in place.names() if name.startswith(PREFIX) and name not in kept]:
-        _check_holder(place, attempt)
-        _remove(place, name)
+    _set_aside(run_dir, lineage)
+    for left in run_dir.glob(f".{PREFIX}*{PINNED}"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    while True:
+        stored, here = stored_checkpoints(place), sound_checkpoints(run_dir)
+        kept = kept_names({**here, **stored}, keep=keep)
+        missing = kept - stored.keys()
+        if missing:
+            _upload(run_dir / max(missing), place, attempt)
+        for name in [name for name in place.names() if name.startswith(PREFIX) and name not in kept]:
+            _check_holder(place, attempt)
+            _remove(place, name)
+        if not missing:
+            return
+
+
+def _set_aside(run_dir: Path, lineage: str) -> None:
+    """What a training that had this folder before has left on this disk: it is kept, but is none of this one's."""
+    for folder in run_dir.glob(f"{PREFIX}*"):
+        other = (read_seal(folder) or {"lineage": lineage}).get("lineage", "")
+        if other != lineage:
+            target = run_dir / SET_ASIDE_DIR / (other or "unnamed") / folder.name
+            LOG.warning("%s is of another training of this stage; it goes to %s", folder, target.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            folder.rename(target)
 
 
 def forget_checkpoints(run_dir: Path, place: Place | None) -> None:
@@ -135,72 +187,20 @@ def forget_checkpoints(run_dir: Path, place: Place | None) -> None:
             patiently(functools.partial(_remove, place, name))
 
 
-class Uploader:
-    """Uploads checkpoints in the background, so that no step waits for the store; later, where it is away."""
-
-    def __init__(self, run_dir: Path, place: Place, *, attempt: str, keep: int, tell: Callable[[str], None]) -> None:
-        """`tell` hears once of every time that the store is away."""
-        self._share = lambda: share_checkpoints(run_dir, place, attempt=attempt, keep=keep)
-        self._tell = tell
-        self._news = threading.Event()
-        self._is_last = False
-        self._give_up = float("inf")
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._work, name="hdam-upload", daemon=True)
-        self._thread.start()
-
-    def upload(self) -> None:
-        """There is a new checkpoint. Raises TakenOverError where an earlier one found that another attempt goes on."""
-        if self._error is not None:
-            raise self._error
-        self._news.set()
-
-    def finish(self) -> None:
-        """Wait until all is uploaded. Raises TakenOverError, and StoreError where the store is away for minutes."""
-        self._give_up = time.monotonic() + SECONDS_OF_PATIENCE
-        self._is_last = True
-        self._news.set()
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def _work(self) -> None:
-        is_over = False
-        while not is_over:
-            self._news.wait()
-            self._news.clear()
-            is_over = self._is_last
-            try:
-                self._share_patiently()
-            except Exception as error:  # raised in the thread of the training
-                self._error = error
-                return
-
-    def _share_patiently(self) -> None:
-        pause = SHORTEST_PAUSE
-        while True:
-            try:
-                self._share()
-                return
-            except StoreError as error:
-                if time.monotonic() + pause > self._give_up:
-                    raise
-                if pause == SHORTEST_PAUSE:
-                    self._tell(f"{error}; checkpoints stay on this node, and are uploaded when it answers")
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-
 def _upload(folder: Path, place: Place, attempt: str) -> None:
-    """State first, seal last; one that is removed meanwhile, because there are newer ones, is left out."""
-    for file in (STATE_NAME, SEAL_NAME):
-        _check_holder(place, attempt)
-        try:
-            place.put(folder / file, f"{folder.name}/{file}")
-        except StoreError:
-            if folder.exists():
-                raise
-            return
+    """State first, seal last. The files are linked meanwhile: newer checkpoints may remove the folder."""
+    pinned = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}{PINNED}")
+    try:
+        pinned.mkdir()
+        for file in (STATE_NAME, SEAL_NAME):
+            (pinned / file).hardlink_to(folder / file)
+        for file in (STATE_NAME, SEAL_NAME):
+            _check_holder(place, attempt)
+            place.put(pinned / file, f"{folder.name}/{file}")
+    except FileNotFoundError:  # it was removed already
+        return
+    finally:
+        shutil.rmtree(pinned, ignore_errors=True)
 
 
 def _remove(place: Place, name: str) -> None:
@@ -213,13 +213,19 @@ def _check_holder(place: Place, attempt: str) -> None:
         raise TakenOverError(f"another attempt has taken over {place.address}")
 
 
-def _put_in_place(partial: Path, folder: Path) -> None:
-    """Rename a whole checkpoint, in the place of a damaged one, unless another worker of this node was faster."""
-    if is_sound(folder):
+def _put_in_place(partial: Path, folder: Path, seal: Mapping[str, Any]) -> None:
+    """Rename a whole checkpoint, in the place of another one, unless another worker of this node was faster."""
+    if _is_same(folder, seal):
         return
     shutil.rmtree(folder, ignore_errors=True)
     try:
         partial.rename(folder)
     except OSError:
-        if not is_sound(folder):
+        if not _is_same(folder, seal):
             raise
+
+
+def _is_same(folder: Path, seal: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint of this disk is sound, and the very one of the store."""
+    here = read_seal(folder)
+    return here is not None and here["sha256"] == seal["sha256"] and is_sound(folder)

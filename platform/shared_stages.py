@@ -3,14 +3,21 @@
 Without a store, nothing is done.
 """
 
+import contextlib
 import logging
 from pathlib import Path
 
-from hdam.platform.runs import RECORD_NAMES, StageRecord, holding, read_record, write_record
+from hdam.platform.outbox import UNSENT_NAME
+from hdam.platform.runs import PROGRESS_NAME, RECORD_NAMES, StageRecord, holding, read_record, write_record
 from hdam.platform.shared_checkpoints import share_checkpoints
-from hdam.platform.store import fetch_files, patiently, place_of, share_files
+from hdam.platform.shared_files import fetch_files, share_files
+from hdam.platform.stage_training import INITIAL_NAME
+from hdam.platform.store import patiently, place_of
 
 LOG = logging.getLogger("hdam")
+
+OF_THIS_DISK = (*RECORD_NAMES.values(), PROGRESS_NAME, UNSENT_NAME, INITIAL_NAME)
+"""What is not shared as a whole: records have a road of their own, and the rest is of nobody else's use."""
 
 
 def fetch_stage(folder: Path) -> None:
@@ -19,20 +26,23 @@ def fetch_stage(folder: Path) -> None:
         patiently(lambda: fetch_files(folder, place))
 
 
-def share_stage(folder: Path, attempt: str, *, keep: int) -> None:
+def share_stage(folder: Path, attempt: str, *, lineage: str, keep: int) -> None:
     """Upload what is here of a stage that `attempt` holds, besides the record. Raises StoreError, TakenOverError."""
     if (place := place_of(folder)) is not None:
-        patiently(lambda: share_checkpoints(folder, place, attempt=attempt, keep=keep))
-        patiently(lambda: share_files(folder, place, leave_out=RECORD_NAMES.values()))
+        patiently(lambda: share_checkpoints(folder, place, attempt=attempt, lineage=lineage, keep=keep))
+        patiently(lambda: share_files(folder, place, leave_out=OF_THIS_DISK))
 
 
-def adopt_stage(folder: Path, *, keep: int) -> None:
-    """Upload a finished stage that is here but not in the store, since it was done without one. Raises StoreError."""
+def adopt_stage(folder: Path, *, keep: int, attempt: str = "") -> None:
+    """Upload a finished stage that is here but not in the store, since it was done without one.
+
+    `attempt` is the caller's, where it holds the folder. Raises StoreError.
+    """
     place = place_of(folder)
     if place is None or patiently(lambda: place.read(RECORD_NAMES[StageRecord])) is not None:
         return
-    with holding(folder, is_waiting=True) as attempt:
+    with contextlib.nullcontext(attempt) if attempt else holding(folder, is_waiting=True) as holder:
         LOG.info("%s was done without the store; uploading it", folder.name)
         record = read_record(folder, StageRecord)
-        share_stage(folder, attempt, keep=keep)
+        share_stage(folder, holder, lineage=record.lineage, keep=keep)
         write_record(folder, record)

@@ -78,6 +78,7 @@ def _train_rest(job: Job, experiment: Experiment, *, last_step: int) -> dict[str
                 job.prepared.plan,
                 run_dir=job.folder,
                 attempt=job.attempt,
+                lineage=job.lineage,
                 last_step=last_step,
                 held_out_split=job.prepared.held_out_split,
                 on_message=listener,

@@ -6,13 +6,13 @@ in the results folder. Without it nothing here asks anything of any store.
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import shutil
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from hdam.pipelines.errors import InputError
-from hdam.pipelines.filesystems import arriving, is_local, locate, reason_of
+from hdam.pipelines.filesystems import arriving, is_lasting, is_local, locate, reason_of
 from hdam.platform.tracking import results_dir
 
 LOG = logging.getLogger("hdam")
@@ -32,15 +32,17 @@ SECONDS_OF_PATIENCE = 300.0
 SHORTEST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 """Between two tries; each pause is twice the one before."""
-FILES_DIR = "files"
-"""What is no result, but needed by workers on other nodes."""
-DIGITS = 16
 
 Result = TypeVar("Result")
 
 
 class StoreError(InputError):
     """The shared store did not do what it was asked for; the message names the address and the reason."""
+
+    def __init__(self, message: str, *, is_lasting: bool = False) -> None:
+        super().__init__(message)
+        self.is_lasting = is_lasting
+        """Waiting does not mend it: a refusal, or a disk of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Place:
         """Of the files and folders directly in it, in alphabetical order."""
         with self._asking() as (filesystem, path):
             found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+            if not found:
+                self._check_bucket(filesystem, path)
             return sorted(info.base_name for info in found)
 
     def is_there(self) -> bool:
@@ -71,6 +75,8 @@ class Place:
             with filesystem.open_input_stream(f"{path}/{name}") as file:
                 content: bytes = file.read()
             return content
+        with self._asking() as (filesystem, path):
+            self._check_bucket(filesystem, path)
         return None
 
     def write(self, name: str, content: bytes) -> None:
@@ -90,17 +96,19 @@ class Place:
 
     def get(self, name: str, file: Path) -> bool:
         """Copy a file from here to this machine, whole or not at all; False where it is absent here."""
-        file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{uuid.uuid4().hex}.partial")
         try:
             with self._asking() as (filesystem, path):
+                file.parent.mkdir(parents=True, exist_ok=True)
                 source, here = f"{path}/{name}", fs.LocalFileSystem()
                 if filesystem.get_file_info(source).type != fs.FileType.File:
+                    self._check_bucket(filesystem, path)
                     return False
                 fs.copy_files(source, str(partial), source_filesystem=filesystem, destination_filesystem=here)
-            partial.replace(file)
+                partial.replace(file)
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
         return True
 
     def remove(self, name: str) -> None:
@@ -124,42 +132,46 @@ class Place:
     @contextlib.contextmanager
     def _asking(self) -> Iterator[tuple[fs.FileSystem, str]]:
         """Filesystem and path; what they refuse is a StoreError."""
+        filesystem, path = locate(self.address)
         try:
-            yield locate(self.address)
+            yield filesystem, path
         except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"the store {self.address} failed ({reason_of(error)}); look at {VARIABLE}") from error
+            if not is_local(filesystem) and _is_of_this_disk(error):
+                raise StoreError(
+                    f"a file on its way to or from {self.address} finds no place on this machine's disk "
+                    f"({reason_of(error)}); make room in {results_dir()} and in {tempfile.gettempdir()}",
+                    is_lasting=True,
+                ) from error
+            raise StoreError(
+                f"the store {self.address} failed ({reason_of(error)}); look at {VARIABLE}",
+                is_lasting=is_lasting(error),
+            ) from error
+
+    @staticmethod
+    def _check_bucket(filesystem: fs.FileSystem, path: str) -> None:
+        """Of what is absent: S3 says so too where the whole bucket is."""
+        if isinstance(filesystem, fs.S3FileSystem):
+            bucket = path.partition("/")[0]
+            if filesystem.get_file_info(bucket).type == fs.FileType.NotFound:
+                raise OSError(f"NO_SUCH_BUCKET {bucket}")
 
 
-@dataclass(frozen=True, slots=True)
-class SharedFile:
-    """A file of the driver's node that its workers need under the same path on theirs."""
-
-    path: str
-    place: Place
-    name: str
-    """In the store, with the content's digest; hidden, since it is no result."""
-
-    def fetch(self) -> None:
-        """Bring it to this node, unless there is one of this path. Raises StoreError."""
-        path = Path(self.path)
-        if not path.exists() and not patiently(lambda: self.place.get(self.name, path)):
-            raise StoreError(f"{self.name} is gone from the store {self.place.address}")
-
-
-def offer_file(file: Path, place: Place) -> SharedFile:
-    """Upload a file, unless it is there. Raises StoreError where the store is away for minutes."""
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    name = f".{digest[:DIGITS]}-{file.name}"
-    if name not in patiently(place.names):
-        patiently(lambda: place.put(file, name))
-    return SharedFile(str(file), place, name)
+def _is_of_this_disk(error: Exception) -> bool:
+    """Answers of a store over the network have no number, but for a file that went meanwhile."""
+    return isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError)
 
 
 def store() -> Place | None:
-    """The place of the results folder; None without HDAM_STORE."""
+    """The place of the results folder; None without HDAM_STORE. Raises InputError where that is no address."""
     address = os.environ.get(VARIABLE, "").strip().rstrip("/")
-    return Place(address) if address else None
+    if not address:
+        return None
+    if "://" not in address and not Path(address).is_absolute():
+        raise InputError(
+            f"{VARIABLE}={address}: expected s3://BUCKET/FOLDER or another address, or the whole path of a folder that "
+            "all nodes mount"
+        )
+    return Place(address)
 
 
 def place_of(folder: Path) -> Place | None:
@@ -186,32 +198,33 @@ def check_store() -> None:
 
 
 def patiently(work: Callable[[], Result]) -> Result:
-    """The result of `work`, which is tried again where the store does not answer, in longer and longer pauses.
+    """The result of `work`, which is tried again where the store does not answer.
 
-    Raises StoreError where it does not answer for minutes.
+    Raises StoreError where it does not answer for minutes, or refuses.
     """
-    give_up, pause = time.monotonic() + SECONDS_OF_PATIENCE, SHORTEST_PAUSE
+    give_up = time.monotonic() + SECONDS_OF_PATIENCE
+    return again_and_again(
+        work,
+        is_over=lambda error, pause: error.is_lasting or time.monotonic() + pause > give_up,
+        tell=lambda error: LOG.warning("%s; waiting for it, %.0f minutes at most", error, SECONDS_OF_PATIENCE / 60),
+    )
+
+
+def again_and_again(
+    work: Callable[[], Result], *, is_over: Callable[[StoreError, float], bool], tell: Callable[[StoreError], object]
+) -> Result:
+    """The result of `work`, which is tried again after every StoreError, in longer and longer pauses.
+
+    `tell` hears of the first one. Raises it where `is_over` says so, which is given the seconds until the next try.
+    """
+    pause = SHORTEST_PAUSE
     while True:
         try:
             return work()
         except StoreError as error:
-            if time.monotonic() + pause > give_up:
+            if is_over(error, pause):
                 raise
             if pause == SHORTEST_PAUSE:
-                LOG.warning("%s; waiting for it, %.0f minutes at most", error, SECONDS_OF_PATIENCE / 60)
+                tell(error)
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
-
-
-def share_files(folder: Path, place: Place, *, leave_out: Collection[str]) -> None:
-    """Copy the files directly in a folder to its place, without hidden ones."""
-    for file in sorted(folder.glob("[!.]*")):
-        if file.is_file() and file.name not in leave_out:
-            place.put(file, file.name)
-
-
-def fetch_files(folder: Path, place: Place) -> None:
-    """Copy the files directly in a folder's place that are not here, without hidden ones."""
-    for name in place.names():
-        if not name.startswith(".") and not (folder / name).exists():
-            place.get(name, folder / name)

@@ -1,6 +1,7 @@
 """What each worker runs: the thin layer between Ray and the training step."""
 
 import contextlib
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed
-from ray.train.collective import broadcast_from_rank_zero
+from ray.train.collective import barrier, broadcast_from_rank_zero
 from torch import nn
 
 from hdam.experiments.experiment import Experiment
@@ -24,10 +25,12 @@ from hdam.platform.messages import Kept, Message, Pictured, Post, Skipped, Start
 from hdam.platform.meter import Batch, Meter, timed
 from hdam.platform.reductions import all_agree
 from hdam.platform.runs import is_current
-from hdam.platform.shared_checkpoints import Uploader, brought, fetch_newest, share_checkpoints
+from hdam.platform.shared_checkpoints import TakenOverError, brought, fetch_newest, share_checkpoints
+from hdam.platform.shared_files import SharedFile
 from hdam.platform.skipped import save_batch
 from hdam.platform.step import NonFiniteError, StepResult, TrainStep
-from hdam.platform.store import Place, SharedFile, patiently
+from hdam.platform.store import Place, patiently
+from hdam.platform.uploader import Uploader
 
 PICTURES_DIR = "pictures"
 
@@ -46,7 +49,9 @@ class Task:
     files: tuple[SharedFile, ...]
     """What the training reads besides the dataset, where nodes share no disk."""
     attempt: str
-    """Who may write there, see `runs.locked`."""
+    """Who may write there, see `runs.holding`."""
+    lineage: str
+    """Of the checkpoints that count, see `StageRecord`."""
     steps_per_epoch: int
     last_step: int
     held_out_split: str
@@ -61,7 +66,7 @@ def run_worker(settings: Mapping[str, Any]) -> None:
     for file in task.files:
         file.fetch()
     trainer = make_trainer(experiment, task)
-    if newest := _find_newest(task, keep=experiment.log.keep_checkpoints):
+    if newest := _find_newest(task):
         trainer.load_state_dict(read_checkpoint(newest))
     held_out = open_held_out(experiment.data.path, task.held_out_split) if _rank() == 0 else None
     Worker(task, experiment, trainer, held_out).run()
@@ -83,8 +88,7 @@ class Worker:
         self._uploader: Uploader | None = None
         """On the first worker alone, where there is a store."""
         if held_out is not None and task.place is not None:
-            keep = experiment.log.keep_checkpoints
-            self._uploader = Uploader(self._run_dir, task.place, attempt=task.attempt, keep=keep, tell=self._warn)
+            self._uploader = Uploader(functools.partial(_share, task, task.place), tell=self._warn)
 
     def run(self) -> None:
         """Until the last step, or until the driver asks to stop; then all checkpoints are in the store."""
@@ -137,8 +141,9 @@ class Worker:
         """
         step, task = self._trainer.step, self._task
         if self._held_out is not None:
-            if not is_current(self._run_dir, task.attempt, task.place):
-                raise RuntimeError(f"another attempt has taken over {self._run_dir}")
+            # With a store, the uploader asks that, so that no step waits for an answer.
+            if task.place is None and not is_current(self._run_dir, task.attempt):
+                raise TakenOverError(f"another attempt has taken over {self._run_dir}")
             score = self._held_out.score(self._trainer.objective)
             write_checkpoint(
                 self._run_dir,
@@ -146,6 +151,7 @@ class Worker:
                 step=step,
                 keep=self._log.keep_checkpoints,
                 score=score.l1,
+                lineage=task.lineage,
                 experiment=task.experiment,
             )
             self._tell(Kept(step=step, l1=score.l1, ratio=score.ratio))
@@ -175,15 +181,23 @@ class Worker:
             self._post(message)
 
 
-def _find_newest(task: Task, *, keep: int) -> Path | None:
+def _find_newest(task: Task) -> Path | None:
     """The checkpoint that all workers go on from, on this node's disk."""
     run_dir, place, newest = Path(task.run_dir), task.place, None
+    if place is not None:
+        if ray.train.get_context().get_local_rank() == 0:  # what an earlier attempt on this node could not upload
+            patiently(lambda: _share(task, place))
+        barrier()
     if _rank() == 0:
-        if place is not None:  # what an earlier attempt on this node could not upload
-            patiently(lambda: share_checkpoints(run_dir, place, attempt=task.attempt, keep=keep))
-        newest = fetch_newest(run_dir, place)
+        newest = fetch_newest(run_dir, place, attempt=task.attempt)
     newest = broadcast_from_rank_zero(newest)
     return None if newest is None else brought(newest, place)
+
+
+def _share(task: Task, place: Place) -> None:
+    """Upload what the store has not got of this node's checkpoints."""
+    keep = Experiment.model_validate(task.experiment).log.keep_checkpoints
+    share_checkpoints(Path(task.run_dir), place, attempt=task.attempt, lineage=task.lineage, keep=keep)
 
 
 def make_trainer(experiment: Experiment, task: Task) -> TrainStep:

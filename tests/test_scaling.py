@@ -5,14 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from ray.train.v2._internal.execution.scaling_policy import NoopDecision
+from stored_checkpoints import keep, upload
 
 from hdam.experiments.experiment import ResourceConfig
 from hdam.pipelines.errors import InputError
+from hdam.platform import scaling
 from hdam.platform.cluster import check_resources
 from hdam.platform.failures import TrainingError
 from hdam.platform.fit import line_of
 from hdam.platform.messages import Inbox, Joined, Lost, Mailbox, Waiting
 from hdam.platform.scaling import WorkerPolicy, needs_of, num_that_fit
+from hdam.platform.store import place_of
 
 GPU_NODE = {"CPU": 16, "GPU": 4, "memory": 1e11}
 CPU_NODE = {"CPU": 8}
@@ -59,9 +63,9 @@ def test_a_machine_that_is_too_small_for_all_workers_will_do_for_the_fewest():
         check_resources(ResourceConfig(workers=8, min_workers=4), cpus=2, gpus=0)
 
 
-def begun_policy(**resources):
+def begun_policy(place=None, **resources):
     mailbox = Mailbox.remote()
-    policy = WorkerPolicy(ResourceConfig(**resources), mailbox)
+    policy = WorkerPolicy(ResourceConfig(**resources), mailbox, place=place, last_step=40)
     policy.after_controller_start(SimpleNamespace(run_id="of a test"))
     return policy, Inbox(mailbox)
 
@@ -92,6 +96,60 @@ def test_starts_that_always_fail_come_to_an_end_too(ray_session):
     time.sleep(0.6)
     with pytest.raises(TrainingError, match=r"waited 0\.5 s for 2 workers .*; there is room, but no start of them"):
         policy.make_decision_for_non_running_worker_group()
+
+
+def running(policy, monkeypatch, *, step=None, looks=True):
+    """What it decides of one worker that has kept a checkpoint, or none, since it was last asked."""
+    if looks:
+        monkeypatch.setattr(policy, "_next_look", 0.0)
+    report = None if step is None else SimpleNamespace(metrics={"step": step})
+    statuses = SimpleNamespace(worker_statuses={0: SimpleNamespace(training_report=report)})
+    return policy.make_decision_for_running_worker_group(SimpleNamespace(num_workers=1), statuses)
+
+
+def test_a_training_grows_when_a_checkpoint_was_written_and_never_between_two(ray_session, monkeypatch):
+    policy, _ = begun_policy(workers=2, min_workers=1)
+    assert isinstance(running(policy, monkeypatch), NoopDecision)
+    assert running(policy, monkeypatch, step=10, looks=False).num_workers == 2
+    assert isinstance(running(policy, monkeypatch), NoopDecision)
+    assert isinstance(running(policy, monkeypatch, step=40), NoopDecision), "it is at its end"
+    monkeypatch.setattr(scaling, "available_resources_per_node", dict)
+    assert isinstance(running(policy, monkeypatch, step=20), NoopDecision), "others have taken what is there"
+    monkeypatch.undo()
+    assert isinstance(running(policy, monkeypatch), NoopDecision), "that checkpoint is a while ago"
+
+
+def test_with_a_store_a_training_grows_when_the_checkpoint_is_there(ray_session, shared, disks, monkeypatch):
+    place = place_of(disks("first"))
+    policy, _ = begun_policy(place, workers=2, min_workers=1)
+    assert isinstance(running(policy, monkeypatch, step=10), NoopDecision)
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        assert isinstance(running(policy, monkeypatch), NoopDecision)
+    keep(disks("first"), 10)
+    upload(disks("first"), place)
+    assert running(policy, monkeypatch).num_workers == 2
+
+
+def test_who_waits_asks_for_the_cpus_of_the_data_as_well(ray_session, monkeypatch):
+    asked = []
+
+    class Coordinator:
+        def __init__(self, requester):
+            self.requester = requester
+
+        def request_resources(self, tasks, **_):
+            asked.append((self.requester, tasks))
+
+        def cancel_request(self):
+            asked.append((self.requester, None))
+
+    monkeypatch.setattr(scaling, "DefaultAutoscalingCoordinator", Coordinator)
+    policy, _ = begun_policy(workers=5000, wait_seconds=60, data_cpus=2.5)
+    policy.make_decision_for_non_running_worker_group()
+    running(policy, monkeypatch)
+    running(policy, monkeypatch)
+    assert asked == [("train-of a test-data", [{"CPU": 1.0}] * 3), ("train-of a test-data", None)]
 
 
 def test_events_are_lines():

@@ -14,8 +14,9 @@ from stored_checkpoints import STAGE, keep, upload
 
 from hdam.experiments.experiment import ScreenConfig
 from hdam.models.objective import build_objective
+from hdam.pipelines.errors import InputError
 from hdam.platform import stage_training, store
-from hdam.platform.checkpoints import STATE_NAME, write_checkpoint
+from hdam.platform.checkpoints import STATE_NAME, read_checkpoint, write_checkpoint
 from hdam.platform.evaluation import evaluate as evaluation
 from hdam.platform.evaluation.plan import EvaluationSettings
 from hdam.platform.evaluation.results import read_evaluation
@@ -27,12 +28,14 @@ from hdam.platform.shared_checkpoints import (
     fetch_newest,
     stored_checkpoints,
 )
-from hdam.platform.shared_stages import adopt_stage, fetch_stage
+from hdam.platform.shared_files import offer_file
+from hdam.platform.shared_stages import adopt_stage, fetch_stage, share_stage
 from hdam.platform.stage_evaluation import evaluate_checkpoint
 from hdam.platform.stage_screening import screen_checkpoint
 from hdam.platform.status import examine_experiment
-from hdam.platform.store import Place, StoreError, offer_file, place_of
+from hdam.platform.store import Place, StoreError, place_of
 from hdam.platform.train import train
+from hdam.platform.tune.population import take_weights
 
 
 def test_what_one_disk_recorded_another_one_reads(shared, disks):
@@ -65,6 +68,20 @@ def test_files_of_the_driver_reach_other_disks_once(shared, disks, tmp_path, mon
     weights.unlink()
     offered.fetch()
     assert weights.read_bytes() == b"weights"
+    weights.write_bytes(b"others")
+    with pytest.raises(InputError, match=r"weights\.pth on .* is another file than the driver's"):
+        offered.fetch()
+    assert weights.read_bytes() == b"others"
+
+
+def test_first_weights_of_before_are_replaced(shared, disks, monkeypatch):
+    initial = disks("first") / "initial.safetensors"
+    initial.parent.mkdir(parents=True)
+    initial.write_bytes(b"new")
+    offered = offer_file(initial, place_of(initial.parent))
+    initial.write_bytes(b"left by another training")
+    offered.fetch()
+    assert initial.read_bytes() == b"new"
 
 
 def test_pictures_of_a_worker_on_another_disk_come_with_their_message(results, monkeypatch):
@@ -98,7 +115,7 @@ def test_a_node_of_its_own_disk_screens_what_another_has_trained(shared, disks, 
         disks("third") / checkpoint.name, plan, ScreenConfig(num_batches=1), place=place, tell=told.append
     )
     assert len(screened.losses) == 3 and sheet.width > 0
-    with pytest.raises(StoreError, match="step-00000009 is gone"):
+    with pytest.raises(StoreError, match=r"step-00000009 of .* does not come whole"):
         brought(disks("third") / "step-00000009", place)
 
 
@@ -153,6 +170,34 @@ def test_a_new_machine_knows_what_was_trained(dataset, shared, tmp_path, monkeyp
     status = examine_experiment(small_training(dataset, {**changes, "name": "others"}))
     assert [stage.state for stage in status.stages] == ["finished", "finished"]
     assert status.stages[0].place == place.address and status.stages[0].best
+
+
+def test_what_is_of_one_disk_stays_there(shared, disks):
+    folder = disks("first")
+    with holding(folder) as attempt:
+        for name in ("growth.json", "unsent.jsonl", "progress.json", "initial.safetensors"):
+            (folder / name).write_text("{}")
+        write_record(folder, StageRecord(status="running"))
+        share_stage(folder, attempt, lineage="", keep=2)
+        assert [name for name in place_of(folder).names() if name != ".hold.json"] == ["growth.json", "stage.json"]
+
+
+def test_members_of_a_population_leave_their_former_weights_everywhere(shared, disks):
+    """Those that other nodes still have on their disks as well."""
+    donor, place = disks("donor"), place_of(disks("node"))
+    keep(donor, 4, weight=0.1)
+    keep(disks("node"), 4, weight=0.2)
+    upload(disks("node"), place)
+    own = disks("head")
+    own.mkdir(parents=True)
+    write_record(own, StageRecord(status="interrupted"))
+    prepared = SimpleNamespace(trained=SimpleNamespace(kind="hdam", name=own.name))
+    take_weights(prepared, own.parent / "no run yet", donor)
+    lineage = read_record(own, StageRecord).lineage
+    upload(own, place, lineage=lineage)
+    upload(disks("node"), place, lineage=lineage)
+    for disk in ("head", "node"):
+        assert read_checkpoint(fetch_newest(disks(disk), place))["weight"][0] == pytest.approx(0.1)
 
 
 def test_results_of_before_are_uploaded_when_they_are_used(shared, disks, monkeypatch):

@@ -44,7 +44,8 @@ from hdam.platform.evaluation.tables import (
 from hdam.platform.model_folder import LoadedModel, write_model
 from hdam.platform.ray_tasks import TASKS_ONLY, run_on_actors
 from hdam.platform.runs import holding
-from hdam.platform.store import Place, check_store, patiently, place_of, share_files
+from hdam.platform.shared_files import share_files
+from hdam.platform.store import Place, check_store, patiently, place_of
 from hdam.platform.tracking import results_dir
 
 LOG = logging.getLogger("hdam")

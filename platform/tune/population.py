@@ -6,13 +6,14 @@ What comes before, such as DAM and its screening, is shared as ever.
 """
 
 import shutil
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
 from hdam.platform import tracking
-from hdam.platform.checkpoints import newest_checkpoint
+from hdam.platform.checkpoints import copy_checkpoint, newest_checkpoint
 from hdam.platform.prepared import Prepared
-from hdam.platform.runs import STAGES_DIR, RunRecord, read_record
+from hdam.platform.runs import STAGES_DIR, RunRecord, StageRecord, read_record, write_record
 from hdam.platform.shared_checkpoints import fetch_newest, forget_checkpoints
 from hdam.platform.stages import digest
 from hdam.platform.store import place_of
@@ -46,5 +47,7 @@ def take_weights(prepared: Prepared, folder: Path, source: Path) -> None:
     own = training_dir(prepared, folder)
     if given is None or not own.is_dir():
         return
+    lineage = uuid.uuid4().hex  # what other nodes have of the weights before is none of it any more
+    write_record(own, replace(read_record(own, StageRecord), lineage=lineage))
     forget_checkpoints(own, place_of(own))
-    shutil.copytree(given, own / given.name)
+    copy_checkpoint(given, own, lineage=lineage)
