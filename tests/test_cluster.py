@@ -1,5 +1,7 @@
 """A training that does not fit is refused at once, with what would fit."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from hdam.experiments.experiment import ResourceConfig
@@ -50,3 +52,11 @@ def test_an_address_that_is_none_is_told(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "nonsense")
     with pytest.raises(InputError, match=r"RAY_ADDRESS=nonsense: no cluster there \(.+\); correct or unset it"):
         cluster.start_ray(ResourceConfig())
+
+
+def test_a_driver_on_another_node_than_the_head_is_told(ray_session, monkeypatch):
+    cluster.must_be_on_head()
+    elsewhere = SimpleNamespace(get_node_id=lambda: "another")  # on one machine, all drivers join the first node
+    monkeypatch.setattr(cluster.ray, "get_runtime_context", lambda: elsewhere)
+    with pytest.raises(InputError, match="is started on the cluster's head, as hdam submit does"):
+        cluster.must_be_on_head()
