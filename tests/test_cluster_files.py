@@ -1,7 +1,10 @@
 """`hdam cluster check`: our own files but for what is left to change, and files with one thing wrong in them."""
 
 import importlib
+import json
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import boto3
@@ -12,6 +15,7 @@ from moto import mock_aws
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 from typer.testing import CliRunner
 
+from hdam.experiments.experiment import ResourceConfig
 from hdam.pipelines.errors import InputError
 from hdam.platform.cli import app
 from hdam.platform.clusters import check
@@ -61,6 +65,52 @@ def test_our_files_want_what_is_marked_and_nothing_else(place, name):
 def test_ray_files_five_lines_are_marked():
     lines = (FOLDER / "cluster.yaml").read_text(encoding="utf-8").splitlines()
     assert sum("<-" in line and not line.startswith("#") for line in lines) == 5
+
+
+def test_the_head_has_the_weights_that_full_size_experiments_need(place):
+    """The file's own commands, in a shell whose hdam says what it was asked for."""
+    settings = yaml.safe_load(Path("cluster.yaml").read_text(encoding="utf-8"))
+    hdam = place / "hdam-env/bin/hdam"
+    hdam.parent.mkdir(parents=True)
+    hdam.write_text('#!/bin/sh\necho "$@ in $HDAM_WEIGHTS"\n')
+    hdam.chmod(0o755)
+    environment = [line for line in settings["setup_commands"] if line.startswith("echo ")]
+    [fetch] = [line for line in settings["head_setup_commands"] if "weights" in line]
+    done = subprocess.run(["bash", "-c", "; ".join([*environment, fetch])], capture_output=True, text=True, check=True)
+    assert done.stdout == f"weights get vgg19 in {place}/hdam-weights\n"
+
+
+def test_pods_have_the_weights_in_their_image():
+    lines = (FOLDER / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    [place] = [line.removeprefix("ENV HDAM_WEIGHTS=") for line in lines if line.startswith("ENV HDAM_WEIGHTS=")]
+    [home] = [line.removeprefix("WORKDIR ") for line in lines if line.startswith("WORKDIR ")]
+    assert place.startswith(f"{home}/"), "where the user may write"
+    assert lines.index(f"ENV HDAM_WEIGHTS={place}") < lines.index("RUN hdam weights get vgg19")
+
+
+def test_spot_pods_are_given_up_before_a_training_is():
+    settings = yaml.safe_load((FOLDER / "raycluster.yaml").read_text(encoding="utf-8"))
+    [patience] = settings["spec"]["autoscalerOptions"]["env"]
+    assert patience["name"] == "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S"
+    assert int(patience["value"]) <= ResourceConfig().wait_seconds / 2, "as long again for the pods on demand"
+
+
+def test_the_heads_role_is_taught_to_pass_itself_on(aws):
+    """The command of the header, taken apart by a shell's rules and given to an IAM that reads policies."""
+    text = (FOLDER / "cluster.yaml").read_text(encoding="utf-8")
+    [command] = [line for line in text.splitlines() if "aws iam put-role-policy" in line]
+    words = shlex.split(command.lstrip("# "))
+    given = dict(zip(words[3::2], words[4::2], strict=True))
+    role = given["--role-name"]
+    iam = boto3.client("iam")
+    iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
+    iam.put_role_policy(RoleName=role, PolicyName=given["--policy-name"], PolicyDocument=given["--policy-document"])
+    [statement] = json.loads(given["--policy-document"])["Statement"]
+    assert statement["Action"] == "iam:PassRole" and statement["Resource"].endswith(f":role/{role}")
+    types = yaml.safe_load(text)["available_node_types"]
+    assert {each["node_config"]["IamInstanceProfile"]["Name"] for name, each in types.items() if name != "head"} == {
+        role
+    }
 
 
 def changed(name, key, value):
@@ -162,6 +212,7 @@ def test_a_missing_token_and_environment(place):
         ),
         ("raycluster.yaml", "spec|headGroupSpec|template|spec|containers|0|image", None, f"{POD}.image: found {{"),
         ("rayjob.yaml", "spec|entrypoint", None, "spec.entrypoint: found {"),
+        ("rayjob.yaml", "metadata", 3, "metadata: found 3, expected a mapping with a name"),
         (
             "rayjob.yaml",
             "spec|rayClusterSpec",
@@ -197,6 +248,7 @@ def test_pods_that_know_no_store_are_named(place):
     [
         ("kind: Pod\napiVersion: v1", "found kind Pod, expected RayCluster or RayJob"),
         ("a: [1", "is no YAML"),
+        ("a: 2024-13-45", "is no YAML: month must be in 1..12"),
         ("just words", "found no settings, expected a YAML mapping"),
         ("", "found no settings, expected a YAML mapping"),
         ("size: 3", "found size; expected a file for ray up"),
@@ -225,21 +277,27 @@ def aws(monkeypatch):
     mock.stop(remove_data=False)
 
 
+def zones():
+    """A subnet in each of two zones."""
+    first, second, *_ = boto3.resource("ec2", "us-west-2").subnets.all()
+    return [first.id, second.id]
+
+
 def start(provider):
     """How a machine was started: `spot`, or None for one on demand."""
-    subnet = next(iter(boto3.resource("ec2", "us-west-2").subnets.all())).id
     market = {"InstanceMarketOptions": {"MarketType": "spot"}}
-    config = {"InstanceType": "g5.2xlarge", "ImageId": "ami-12c6146b", "SubnetIds": [subnet], **market}
+    config = {"InstanceType": "g5.2xlarge", "ImageId": "ami-12c6146b", "SubnetIds": zones(), **market}
     [node] = provider.create_node(config, {"ray-node-kind": "worker"}, 1).values()
     return node.instance_lifecycle
 
 
-def refuse_spot(provider, monkeypatch, code):
-    """A refusal cannot be caused; everything else is Ray's and boto3's own."""
-    create = provider.ec2_fail_fast.create_instances
+def refuse(provider, monkeypatch, *, spot, on_demand=(None, None)):
+    """A refusal, by zone, cannot be caused; everything else is Ray's and boto3's own."""
+    create, first = provider.ec2_fail_fast.create_instances, zones()[0]
 
     def create_or_refuse(**settings):
-        if "InstanceMarketOptions" in settings:
+        codes = spot if "InstanceMarketOptions" in settings else on_demand
+        if code := codes[settings["SubnetId"] != first]:
             raise ClientError({"Error": {"Code": code, "Message": "none left"}}, "RunInstances")
         return create(**settings)
 
@@ -250,12 +308,14 @@ def test_machines_are_spot_ones_where_there_are_any(aws):
     assert start(aws) == "spot"
 
 
-def test_where_there_is_no_spot_machine_one_comes_on_demand(aws, monkeypatch):
-    refuse_spot(aws, monkeypatch, "InsufficientInstanceCapacity")
+@pytest.mark.parametrize("first", ["InsufficientInstanceCapacity", "Unsupported"])
+def test_where_there_is_no_spot_machine_one_comes_on_demand(aws, monkeypatch, first):
+    lacks_the_type = first if first == "Unsupported" else None
+    refuse(aws, monkeypatch, spot=(first, "InsufficientInstanceCapacity"), on_demand=(lacks_the_type, None))
     assert start(aws) is None
 
 
 def test_any_other_refusal_is_told_to_ray(aws, monkeypatch):
-    refuse_spot(aws, monkeypatch, "UnauthorizedOperation")
+    refuse(aws, monkeypatch, spot=("UnauthorizedOperation",) * 2)
     with pytest.raises(NodeLaunchException, match="none left"):
         start(aws)
