@@ -12,6 +12,14 @@ from pydantic import BaseModel, ValidationError
 from hdam.experiments.experiment import Experiment
 from hdam.pipelines.errors import InputError
 
+SHIPPED = Path(__file__).resolve().parent
+
+
+def find_shipped(path: Path) -> Path:
+    """`path` where it is a file; else the experiment or sweep of that name that comes with hdam, if there is one."""
+    shipped = SHIPPED / path.name
+    return path if path.is_file() or path.name != str(path) or not shipped.is_file() else shipped
+
 
 def load_experiment(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Experiment:
     """Read `path`, lay it over the files that its `base:` names, and apply `overrides` by dotted name.

@@ -8,11 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from hdam.experiments.experiment import Experiment
-from hdam.experiments.loading import first_problem, is_sweep, load_experiment, override, read_with_bases
+from hdam.experiments.loading import SHIPPED, first_problem, is_sweep, load_experiment, override, read_with_bases
 from hdam.experiments.sweep import OWN, Sweep
 from hdam.pipelines.errors import InputError
 
-SHIPPED = Path(__file__).resolve().parent
 EXPERIMENT = "experiment"
 """Name of the setting that stands for the file, where a sweep compares several."""
 

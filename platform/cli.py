@@ -6,7 +6,7 @@ Torch, Ray, MLflow and PyAV are imported inside the commands that need them, so 
 import logging
 import os
 import sys
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -211,9 +211,9 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Do all stages anew.")] = False,
 ) -> None:
     """Do all stages of an experiment and register the model; the same command goes on where it was stopped."""
-    from hdam.experiments.loading import load_experiment, parse_overrides
+    from hdam.experiments.loading import find_shipped, load_experiment, parse_overrides
 
-    settings = load_experiment(find_experiment(experiment), parse_overrides(changes or []))
+    settings = load_experiment(find_shipped(experiment), parse_overrides(changes or []))
     if fresh and start:
         raise InputError(f"--fresh does all stages anew, --from {start} only some; give one of them")
     from hdam.platform import train as training  # torch, ray and mlflow: only once the settings are right
@@ -228,9 +228,9 @@ def status(
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="As for hdam train.")] = None,
 ) -> None:
     """Say how far an experiment is: its stages, their runs, and where the results are."""
-    from hdam.experiments.loading import load_experiment, parse_overrides
+    from hdam.experiments.loading import find_shipped, load_experiment, parse_overrides
 
-    settings = load_experiment(find_experiment(experiment), parse_overrides(changes or []))
+    settings = load_experiment(find_shipped(experiment), parse_overrides(changes or []))
     from hdam.platform.reports import show_status
     from hdam.platform.status import examine_experiment
 
@@ -278,14 +278,6 @@ def quickstart(
     report = run_quickstart(folder, console=OUT, settings=PuppetSettings(), changes={})
     show_trained(report.trained, OUT)
     show_quickstart(report, OUT)
-
-
-def find_experiment(path: Path) -> Path:
-    """`path` where it is a file; else the shipped experiment of that name, if there is one."""
-    shipped = resources.files("hdam.experiments") / path.name
-    if path.is_file() or path.name != str(path) or not shipped.is_file():
-        return path
-    return Path(str(shipped))
 
 
 if __name__ == "__main__":

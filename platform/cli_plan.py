@@ -41,10 +41,9 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Say how long an epoch would take on so many GPUs, and what would limit it; docs/planning.md has the formula."""
-    from hdam.experiments.loading import load_experiment, parse_overrides
-    from hdam.platform.cli import find_experiment
+    from hdam.experiments.loading import find_shipped, load_experiment, parse_overrides
 
-    settings = load_experiment(find_experiment(experiment), parse_overrides(changes or []))
+    settings = load_experiment(find_shipped(experiment), parse_overrides(changes or []))
     from hdam.platform.planning.planned import Told, plan_experiment
     from hdam.platform.planning.report import planned_json, show_planned
 

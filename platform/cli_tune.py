@@ -1,6 +1,5 @@
 """The command `hdam tune`."""
 
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -28,10 +27,10 @@ def tune(
     ] = None,
 ) -> None:
     """Do the trials of a sweep and register the best model; the same command goes on where it was stopped."""
-    from hdam.experiments.loading import parse_overrides
+    from hdam.experiments.loading import find_shipped, parse_overrides
     from hdam.experiments.sweep_loading import load_sweep
 
-    loaded = load_sweep(find_sweep(sweep), parse_overrides(changes or []))
+    loaded = load_sweep(find_shipped(sweep), parse_overrides(changes or []))
     if dry_run and (restore or retry):
         raise InputError("--dry-run does nothing, --restore and --retry go on; give one of them")
     from hdam.platform.tune import sweep as sweeping  # torch, ray and mlflow: only once the settings are right
@@ -44,9 +43,3 @@ def tune(
         show_plan(plan, estimate(plan), OUT)
         return
     show_sweep(sweeping.tune(loaded, num_trials=trials, restore=restore, retry=retry), OUT)
-
-
-def find_sweep(path: Path) -> Path:
-    """`path` where it is a file; else the shipped sweep of that name, if there is one."""
-    shipped = resources.files("hdam.experiments") / path.name
-    return path if path.is_file() or path.name != str(path) or not shipped.is_file() else Path(str(shipped))

@@ -5,7 +5,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -71,7 +71,9 @@ def examine_cluster(dataset: str = "") -> list[Finding]:
 @contextmanager
 def _question(dataset: str) -> Iterator[Question]:
     shared = store()
-    with tempfile.NamedTemporaryFile(prefix=".probe-", dir=_made(tracking.results_dir())) as marker:
+    with ExitStack() as stack:
+        with tracking.keeping_results() as folder:
+            marker = stack.enter_context(tempfile.NamedTemporaryFile(prefix=".probe-", dir=folder))
         yield Question(
             tracking_uri=tracking.tracking_uri() if tracking.has_server() else "",
             store=shared,
@@ -79,11 +81,6 @@ def _question(dataset: str) -> Iterator[Question]:
             dataset=dataset if not dataset or "://" in dataset else str(Path(dataset).absolute()),
             versions=_versions(),
         )
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _ask(node_id: str, question: Question) -> Any:
@@ -98,11 +95,14 @@ def _ask(node_id: str, question: Question) -> Any:
 
 def _findings(node: dict[str, Any], reference: Any, ready: list[Any]) -> Iterator[Finding]:
     name = f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
+    if reference not in ready:
+        reason = f"no answer within {SECONDS_TO_ANSWER:.0f} s"
+        advice = "something that it asks hangs, the tracking server, the store or the dataset; or the node is going"
+        yield Finding(f"{name}: hdam", reason, False, True, advice)
+        return
     try:
-        if reference not in ready:
-            raise TimeoutError(f"no answer within {SECONDS_TO_ANSWER:.0f} s")
         answers = ray.get(reference)
-    except (ray.exceptions.RayError, TimeoutError) as error:
+    except ray.exceptions.RayError as error:
         # A node without hdam cannot even read the question.
         reason = first_line(getattr(error, "cause", None) or error)
         yield Finding(

@@ -50,6 +50,18 @@ def results_dir() -> Path:
     return Path(named or "results").expanduser().absolute()
 
 
+@contextlib.contextmanager
+def keeping_results() -> Iterator[Path]:
+    """The results folder, made where it is absent; an OSError of that or of the block becomes an InputError."""
+    folder = results_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"no results can be kept in {folder} ({reason}); set HDAM_RESULTS") from error
+
+
 def tracking_uri() -> str:
     """The tracking server of MLFLOW_TRACKING_URI, or a SQLite file among the results."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results_dir() / 'mlflow.db'}"
@@ -80,7 +92,8 @@ def connect(uri: str = "") -> "MlflowClient":
         logging.getLogger(name).setLevel(level)
     uri = uri or tracking_uri()
     if not is_server(uri):
-        _make_results_dir()
+        with keeping_results():
+            pass
     with _unchanged("MLFLOW_TRACKING_URI"):  # MLflow would write it there, and the next call take it for the user's
         mlflow.set_tracking_uri(uri)
     try:
@@ -165,14 +178,6 @@ def cause_of(error: BaseException) -> str:
 def masked(text: str) -> str:
     """`text` without the user names and passwords of addresses in it."""
     return re.sub(r"://[^/\s]*@", "://***@", text)
-
-
-def _make_results_dir() -> None:
-    try:
-        results_dir().mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"no results can be kept in {results_dir()} ({reason}); set HDAM_RESULTS") from error
 
 
 @contextlib.contextmanager

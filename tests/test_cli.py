@@ -14,9 +14,9 @@ from PIL import Image
 from small_models import SIZE, small_model
 from typer.testing import CliRunner
 
-from hdam.experiments.loading import load_experiment
+from hdam.experiments.loading import find_shipped, load_experiment
 from hdam.pipelines.media import open_media
-from hdam.platform.cli import app, find_experiment
+from hdam.platform.cli import app
 from hdam.platform.model_folder import write_model
 
 COMMAND = [sys.executable, "-m", "hdam.platform.cli"]
@@ -172,13 +172,13 @@ def test_models_are_listed_shown_and_named(hdam, tmp_path):
 
 def test_a_shipped_experiment_is_found_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shipped = find_experiment(Path("quickstart.yaml"))
+    shipped = find_shipped(Path("quickstart.yaml"))
     assert shipped.is_file()
     assert shipped.parent.name == "experiments"
-    assert load_experiment(find_experiment(Path("taichi256_dam.yaml"))).name == "taichi256_dam", "with its bases"
+    assert load_experiment(find_shipped(Path("taichi256_dam.yaml"))).name == "taichi256_dam", "with its bases"
     Path("quickstart.yaml").touch()
-    assert find_experiment(Path("quickstart.yaml")) == Path("quickstart.yaml"), "the user's own file comes first"
-    assert find_experiment(Path("elsewhere/quickstart.yaml")) == Path("elsewhere/quickstart.yaml")
+    assert find_shipped(Path("quickstart.yaml")) == Path("quickstart.yaml"), "the user's own file comes first"
+    assert find_shipped(Path("elsewhere/quickstart.yaml")) == Path("elsewhere/quickstart.yaml")
 
 
 def test_verbose_adds_the_traceback(tmp_path):

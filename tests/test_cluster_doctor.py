@@ -54,6 +54,23 @@ def test_results_that_nodes_do_not_share_are_told(monkeypatch, tmp_path):
     assert not found.is_good and store.VARIABLE in found.consequence
 
 
+def test_a_node_that_does_not_answer_in_time_is_no_node_without_hdam(monkeypatch):
+    monkeypatch.setattr(cluster_doctor, "SECONDS_TO_ANSWER", 0.0)
+    node = {"NodeManagerHostname": "gpu-1", "NodeID": "0123456789"}
+    [finding] = cluster_doctor._findings(node, object(), ready=[])
+    assert finding.subject == "gpu-1 (012345): hdam" and finding.is_essential and not finding.is_good
+    assert finding.found == "no answer within 0 s"
+    assert "hangs, the tracking server, the store or the dataset" in finding.consequence
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/proc/self/status"])
+def test_results_that_cannot_be_written_are_one_line(monkeypatch, folder):
+    monkeypatch.setenv("HDAM_RESULTS", folder)
+    with pytest.raises(InputError) as error:
+        examine_cluster()
+    assert_one_line(error, f"no results can be kept in {folder} (")
+
+
 def test_without_a_cluster_there_is_nothing_to_ask(monkeypatch):
     monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -1,17 +1,14 @@
 """`hdam cluster check`: our own files but for what is left to change, and files with one thing wrong in them."""
 
-import importlib
 import shutil
+import subprocess
 from pathlib import Path
 
-import boto3
 import pytest
 import yaml
-from botocore.exceptions import ClientError
-from moto import mock_aws
-from ray.autoscaler.node_launch_exception import NodeLaunchException
 from typer.testing import CliRunner
 
+from hdam.experiments.experiment import ResourceConfig
 from hdam.pipelines.errors import InputError
 from hdam.platform.cli import app
 from hdam.platform.clusters import check
@@ -61,6 +58,34 @@ def test_our_files_want_what_is_marked_and_nothing_else(place, name):
 def test_ray_files_five_lines_are_marked():
     lines = (FOLDER / "cluster.yaml").read_text(encoding="utf-8").splitlines()
     assert sum("<-" in line and not line.startswith("#") for line in lines) == 5
+
+
+def test_the_head_has_the_weights_that_full_size_experiments_need(place):
+    """The file's own commands, in a shell whose hdam says what it was asked for."""
+    settings = yaml.safe_load(Path("cluster.yaml").read_text(encoding="utf-8"))
+    hdam = place / "hdam-env/bin/hdam"
+    hdam.parent.mkdir(parents=True)
+    hdam.write_text('#!/bin/sh\necho "$@ in $HDAM_WEIGHTS"\n')
+    hdam.chmod(0o755)
+    environment = [line for line in settings["setup_commands"] if line.startswith("echo ")]
+    [fetch] = [line for line in settings["head_setup_commands"] if "weights" in line]
+    done = subprocess.run(["bash", "-c", "; ".join([*environment, fetch])], capture_output=True, text=True, check=True)
+    assert done.stdout == f"weights get vgg19 in {place}/hdam-weights\n"
+
+
+def test_pods_have_the_weights_in_their_image():
+    lines = (FOLDER / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    [place] = [line.removeprefix("ENV HDAM_WEIGHTS=") for line in lines if line.startswith("ENV HDAM_WEIGHTS=")]
+    [home] = [line.removeprefix("WORKDIR ") for line in lines if line.startswith("WORKDIR ")]
+    assert place.startswith(f"{home}/"), "where the user may write"
+    assert lines.index(f"ENV HDAM_WEIGHTS={place}") < lines.index("RUN hdam weights get vgg19")
+
+
+def test_spot_pods_are_given_up_before_a_training_is():
+    settings = yaml.safe_load((FOLDER / "raycluster.yaml").read_text(encoding="utf-8"))
+    [patience] = settings["spec"]["autoscalerOptions"]["env"]
+    assert patience["name"] == "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S"
+    assert int(patience["value"]) <= ResourceConfig().wait_seconds / 2, "as long again for the pods on demand"
 
 
 def changed(name, key, value):
@@ -162,6 +187,7 @@ def test_a_missing_token_and_environment(place):
         ),
         ("raycluster.yaml", "spec|headGroupSpec|template|spec|containers|0|image", None, f"{POD}.image: found {{"),
         ("rayjob.yaml", "spec|entrypoint", None, "spec.entrypoint: found {"),
+        ("rayjob.yaml", "metadata", 3, "metadata: found 3, expected a mapping with a name"),
         (
             "rayjob.yaml",
             "spec|rayClusterSpec",
@@ -197,6 +223,7 @@ def test_pods_that_know_no_store_are_named(place):
     [
         ("kind: Pod\napiVersion: v1", "found kind Pod, expected RayCluster or RayJob"),
         ("a: [1", "is no YAML"),
+        ("a: 2024-13-45", "is no YAML: month must be in 1..12"),
         ("just words", "found no settings, expected a YAML mapping"),
         ("", "found no settings, expected a YAML mapping"),
         ("size: 3", "found size; expected a file for ray up"),
@@ -211,51 +238,3 @@ def test_an_absent_file_is_one_line_and_status_2(place):
     done = run("nowhere.yaml")
     assert done.exit_code == 2
     assert "nowhere.yaml: cannot be read (No such file or directory); expected a YAML file" in done.stderr
-
-
-@pytest.fixture
-def aws(monkeypatch):
-    """Ray's provider for AWS with our addition, on an EC2 that answers from this process."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "nobody")
-    spot_first = importlib.import_module("hdam.platform.clusters.spot_first")
-    mock = mock_aws()
-    mock.start(reset=False)  # the store of other tests is in this process too
-    yield spot_first.SpotFirstProvider({"region": "us-west-2", "cache_stopped_nodes": False}, "hdam")
-    mock.stop(remove_data=False)
-
-
-def start(provider):
-    """How a machine was started: `spot`, or None for one on demand."""
-    subnet = next(iter(boto3.resource("ec2", "us-west-2").subnets.all())).id
-    market = {"InstanceMarketOptions": {"MarketType": "spot"}}
-    config = {"InstanceType": "g5.2xlarge", "ImageId": "ami-12c6146b", "SubnetIds": [subnet], **market}
-    [node] = provider.create_node(config, {"ray-node-kind": "worker"}, 1).values()
-    return node.instance_lifecycle
-
-
-def refuse_spot(provider, monkeypatch, code):
-    """A refusal cannot be caused; everything else is Ray's and boto3's own."""
-    create = provider.ec2_fail_fast.create_instances
-
-    def create_or_refuse(**settings):
-        if "InstanceMarketOptions" in settings:
-            raise ClientError({"Error": {"Code": code, "Message": "none left"}}, "RunInstances")
-        return create(**settings)
-
-    monkeypatch.setattr(provider.ec2_fail_fast, "create_instances", create_or_refuse)
-
-
-def test_machines_are_spot_ones_where_there_are_any(aws):
-    assert start(aws) == "spot"
-
-
-def test_where_there_is_no_spot_machine_one_comes_on_demand(aws, monkeypatch):
-    refuse_spot(aws, monkeypatch, "InsufficientInstanceCapacity")
-    assert start(aws) is None
-
-
-def test_any_other_refusal_is_told_to_ray(aws, monkeypatch):
-    refuse_spot(aws, monkeypatch, "UnauthorizedOperation")
-    with pytest.raises(NodeLaunchException, match="none left"):
-        start(aws)

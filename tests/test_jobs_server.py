@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
 from contextlib import contextmanager
 
 import pytest
@@ -53,15 +54,21 @@ def test_the_wheel_is_packed_and_packed_again_from_an_installed_one(tmp_path):
     assert files_of(tmp_path / "again") == names - {"submitted/a.yaml"}
 
 
+VERSION = json.dumps({"version": "4", "ray_version": ray.__version__})
+
+
 @contextmanager
-def answering(answer):
-    """The address of a server that says `answer` to everything."""
+def answering(answers):
+    """The address of a server with answers by path: a text with status 200, or a status and a text; else 404."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(200)
+            path = self.requestline.split()[1]  # of `self.path`, Python has made one slash of two
+            answer = answers.get(path, (404, "nothing here"))
+            status, text = answer if isinstance(answer, tuple) else (200, answer)
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(text.encode())
 
         log_message = functools.partialmethod(lambda *_: None)
 
@@ -80,17 +87,46 @@ def jobs_list(address):
 
 
 def test_another_version_of_ray_is_told():
-    with answering(json.dumps({"version": "4", "ray_version": "2.51.0"}).encode()) as address:
+    with answering({"/api/version": json.dumps({"version": "4", "ray_version": "2.51.0"})}) as address:
         status, line = jobs_list(address)
     assert status == 2
     assert line.startswith(f"hdam: the cluster at {address} runs Ray 2.51.0, this machine 2.60")
 
 
-def test_a_cluster_that_asks_for_no_token_is_noticed(monkeypatch):
+@pytest.fixture
+def without_token(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
-    with answering(json.dumps({"version": "4", "ray_version": ray.__version__}).encode()) as address:
-        assert JobsServer(address).is_open()
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+@pytest.mark.parametrize(("answer", "is_open"), [("[]", True), ((401, "Unauthorized"), False)])
+def test_a_cluster_that_asks_for_no_token_is_noticed(without_token, answer, is_open, end):
+    with answering({"/api/version": VERSION, "/api/jobs/": answer}) as address:
+        assert JobsServer(address + end).is_open() == is_open
+
+
+@pytest.mark.parametrize("answer", ['{"status": "ok"}', "[]", '"ok"'])
+def test_another_service_is_told(without_token, answer):
+    with (
+        answering({"/api/version": answer}) as address,
+        pytest.raises(
+            InputError, match=rf"what answers at {address} is no jobs server of Ray 2\..*; expected http://HEAD"
+        ),
+    ):
+        JobsServer(address)
+
+
+def test_of_a_servers_traceback_the_last_line_is_told(without_token):
+    try:
+        raise OSError("no space left on the head")
+    except OSError:
+        unexpected = traceback.format_exc()
+    with answering({"/api/version": VERSION, "/api/jobs/": (500, unexpected)}) as address:
+        server = JobsServer(address)
+        with pytest.raises(InputError) as caught:
+            server.jobs()
+    assert str(caught.value) == f"the server at {address} refused: OSError: no space left on the head"
 
 
 def test_that_nothing_answers_is_told():

@@ -11,12 +11,13 @@ from small_training import small_training
 from typer.testing import CliRunner
 
 from hdam.experiments.loading import override
+from hdam.models.model import MotionModel
 from hdam.models.objective import build_objective
 from hdam.pipelines.errors import InputError
 from hdam.platform.bench.clips import puppet_clips
 from hdam.platform.checkpoints import STATE_NAME, write_checkpoint
 from hdam.platform.cli import app
-from hdam.platform.planning import planned
+from hdam.platform.planning import measure, planned
 from hdam.platform.planning.formula import Load, Means, plan_step, steps_per_epoch
 from hdam.platform.planning.measure import fit_line, measure_writing
 from hdam.platform.planning.planned import Told, plan_experiment
@@ -91,6 +92,16 @@ def test_one_machines_link_carries_shards_in_and_batches_out():
     assert plan_step(rows, replace(MEANS, link_gbit=0.01), workers=4).limit == "reading shards"
 
 
+def test_shards_in_a_store_come_over_the_link_to_one_worker_too():
+    remote, slow = replace(LOAD, is_remote=True), replace(MEANS, link_gbit=0.001)
+    for means in (slow, replace(slow, shared_cpus=2)):
+        step = plan_step(remote, means, workers=1)
+        assert math.isclose(step.reading, 32 * 50_000 / 1.25e5)
+        assert step.limit == "reading shards"
+        assert step.sending == step.all_reduce == 0.0
+    assert plan_step(remote, slow, workers=4).reading == plan_step(LOAD, slow, workers=4).reading
+
+
 def test_as_many_data_cpus_as_keep_up():
     step = plan_step(LOAD, replace(MEANS, decode_cpu_seconds=0.2), workers=4)
     enough = replace(MEANS, decode_cpu_seconds=0.2, data_cpus=step.data_cpus_needed)
@@ -142,8 +153,8 @@ def tensor_bytes(state):
 
 
 def test_writing_is_measured_and_leaves_nothing(tmp_path):
-    assert measure_writing(tmp_path / "results") > 0
-    assert not list((tmp_path / "results").iterdir())
+    assert measure_writing(tmp_path) > 0
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +204,66 @@ def test_what_is_told_is_not_measured(experiment, monkeypatch):
 )
 def test_what_does_not_fit_together_is_one_line(experiment, changes, told, line):
     with pytest.raises(InputError, match=line):
+        plan_experiment(override(experiment, changes), (1,), told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model.family": "moon"}, "model.family=moon; there are hdam, regionmm"),
+        ({"model.detector.scale": 0.3}, "scale=0.3 of a downsampled image"),
+        ({"optim.betas": [1, 1]}, "Invalid beta parameter"),
+        ({"data.size": 36}, "an hourglass of"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_one_line(experiment, changes, reason):
+    with pytest.raises(
+        InputError, match=rf"^these settings of model\.\*, losses\.\* and optim\.\* do not work.*{reason}"
+    ):
+        training_sizes(override(experiment, changes))
+
+
+def test_a_network_that_needs_numbers_is_sized_too(experiment, monkeypatch):
+    forward = MotionModel.forward
+
+    def looking(self, source, driving, *arguments, **options):
+        assert source.sum().item() == 0.0
+        return forward(self, source, driving, *arguments, **options)
+
+    before = training_sizes(experiment)
+    monkeypatch.setattr(MotionModel, "forward", looking)
+    assert training_sizes(experiment) == before
+
+
+def run_out_of_memory(monkeypatch, *, largest):
+    """The device's memory holds so many pairs; a GPU that is too small cannot be had here."""
+    seconds = measure._step_seconds
+
+    def limited(trainer, share):
+        if share > largest:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nSee the documentation")
+        return seconds(trainer, share)
+
+    monkeypatch.setattr(measure, "_step_seconds", limited)
+
+
+def test_what_fits_in_memory_is_measured(experiment, monkeypatch):
+    run_out_of_memory(monkeypatch, largest=2)
+    assert list(measure.measure_steps(experiment).by_share) == [1, 2]
+    run_out_of_memory(monkeypatch, largest=0)
+    with pytest.raises(
+        InputError, match=r"single pair.*size=32 \(CUDA out of .* 20 MiB\.\); tell the speed: --pairs-per"
+    ):
+        plan_experiment(experiment, (1,), Told(decode_pairs_per_cpu=500, write_mib_per_second=100))
+
+
+@pytest.mark.parametrize("name", ["file", "file/results"])
+@pytest.mark.parametrize("changes", [{}, {"data.path": ""}])
+def test_results_that_cannot_be_written_are_one_line(experiment, tmp_path, monkeypatch, name, changes):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HDAM_RESULTS", str(tmp_path / name))
+    told = Told(clips=3 if changes else None, pairs_per_second=100, decode_pairs_per_cpu=500)
+    with pytest.raises(InputError, match=rf"no results can be kept in {tmp_path / name} \(.+\); set HDAM_RESULTS"):
         plan_experiment(override(experiment, changes), (1,), told)
 
 

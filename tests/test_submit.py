@@ -88,6 +88,9 @@ def test_a_shipped_experiment_is_found_by_its_name():
     [
         ["evaluate", "models:/a@b", "--data", "s3://b/d", "--metrics", "l1,ssim", "--max-clips", "3", "--fresh"],
         ["compare", "models:/a/1", "models:/b/2", "--data", "s3://b/d", "--by", "l1"],
+        ["doctor", "--cluster"],
+        ["doctor", "--cluster", "--data", "s3://b/d"],
+        ["status", "quickstart.yaml", "--set", "data.path=s3://b/d"],
         [
             "prepare",
             "s3://b/videos",
@@ -102,8 +105,10 @@ def test_a_shipped_experiment_is_found_by_its_name():
         ],
     ],
 )
-def test_options_arrive_as_they_were_given(words):
+def test_options_arrive_as_they_were_given(words, tmp_path, monkeypatch):
     given = read(*words)
+    write_sent(given, tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert read(*given.words_for(AWAY)).params == given.params
 
 

@@ -116,3 +116,12 @@ def test_results_that_cannot_be_kept_are_one_line(monkeypatch, tmp_path, name):
     monkeypatch.setenv("HDAM_RESULTS", str(tmp_path / name))
     with pytest.raises(InputError, match=rf"no results can be kept in {tmp_path / name} \(.+\); set HDAM_RESULTS"):
         tracking.connect()
+
+
+def test_results_that_cannot_be_written_are_one_line(monkeypatch):
+    monkeypatch.setenv("HDAM_RESULTS", "/proc")  # a folder that is there, in which nobody can write, root neither
+    with (
+        pytest.raises(InputError, match=r"no results can be kept in /proc \(.+\); set HDAM_RESULTS"),
+        tracking.keeping_results() as folder,
+    ):
+        (folder / "probe").touch()

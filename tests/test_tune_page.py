@@ -107,6 +107,12 @@ def test_settings_are_compared_in_pairs_that_agree_in_all_else(plan_of, page_of)
     assert "epsilon 0.6 is" not in page.told
 
 
+@pytest.mark.parametrize(("mode", "word"), [("min", "better"), ("max", "worse")])
+def test_equal_pairs_speak_for_neither(plan_of, page_of, mode, word):
+    page = page_of(plan_of(seeds=[*range(13)], mode=mode), by_delta([0.5] * 13, [0.4] * 6 + [0.5] * 7))
+    assert f"delta 0.3 is {word} than 0.1 in 6 of 13, equal in 7 (by 0.046" in page.told
+
+
 def test_a_trial_without_a_partner_is_in_no_pair(plan_of, tmp_path):
     plan = plan_of(CUBE, seeds=[0, 1])
     report = report_of(plan, tmp_path / "sweep", by_cube, ended={1: "stopped", 3: "failed"})

@@ -17,6 +17,7 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from hdam.experiments.experiment import DataConfig, ResourceConfig
+from hdam.platform.animate import best_device
 from hdam.platform.augmentation import augment, draw
 from hdam.platform.cluster import ray_session
 from hdam.platform.datasets import (
@@ -210,11 +211,6 @@ def _turn_hue(image: Image.Image, shift: float) -> Image.Image:
     hue, saturation, value = image.convert("HSV").split()
     turned = np.asarray(hue) + np.array(shift * 255).astype(np.int64).astype(np.uint8)
     return Image.merge("HSV", (Image.fromarray(turned, "L"), saturation, value)).convert("RGB")
-
-
-def best_device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 CONTENDERS: dict[str, Callable[[Contest], AbstractContextManager[Run]]] = {

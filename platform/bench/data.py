@@ -21,8 +21,9 @@ import torch
 from hdam.experiments.experiment import DataConfig
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import load_manifest
+from hdam.platform.animate import best_device
 from hdam.platform.bench.clips import export_frames, puppet_clips
-from hdam.platform.bench.contenders import CONTENDERS, Contest, best_device, check_pair
+from hdam.platform.bench.contenders import CONTENDERS, Contest, check_pair
 from hdam.platform.bench.cost import measured
 from hdam.platform.doctor import usable_cpus
 from hdam.platform.memory import keep_freed_memory

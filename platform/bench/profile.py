@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from hdam.platform.animate import best_device
 from hdam.platform.augmentation import augment, draw
-from hdam.platform.bench.contenders import Contest, best_device
+from hdam.platform.bench.contenders import Contest
 from hdam.platform.datasets import make_bundles, steps_per_bundle
 
 SHOWN_FUNCTIONS = 25

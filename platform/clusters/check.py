@@ -94,13 +94,13 @@ def _read(path: Path) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no text"
         raise InputError(f"{path}: cannot be read ({reason}); expected a YAML file") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of dates that no calendar has
         raise InputError(f"{path} is no YAML: {first_line(error)}{_line_of(error)}") from error
     if not documents or not all(isinstance(document, dict) for document in documents):
         raise InputError(f"{path}: found no settings, expected a YAML mapping")
     return documents
 
 
-def _line_of(error: yaml.YAMLError) -> str:
+def _line_of(error: yaml.YAMLError | ValueError) -> str:
     mark = getattr(error, "problem_mark", None)
-    return f" ({error.problem}, line {mark.line + 1})" if mark else ""  # type: ignore[attr-defined]
+    return f" ({error.problem}, line {mark.line + 1})" if mark else ""  # type: ignore[union-attr]

@@ -159,7 +159,10 @@ def check_manifest(manifest: Mapping[str, Any]) -> Iterator[Problem]:
     """What is wrong with a RayCluster or RayJob."""
     if manifest.get("apiVersion") != API:
         yield Problem("apiVersion", str(manifest.get("apiVersion")), API)
-    if not (manifest.get("metadata") or {}).get("name"):
+    metadata = manifest.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        yield Problem("metadata", str(metadata), "a mapping with a name")
+    elif not metadata.get("name"):
         yield Problem("metadata.name", "nothing", "a name")
     schema: type[Cluster | Job] = Cluster if manifest["kind"] == "RayCluster" else Job
     try:

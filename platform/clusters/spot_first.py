@@ -11,8 +11,12 @@ from ray.autoscaler.node_launch_exception import NodeLaunchException
 
 LOG = logging.getLogger("hdam")
 
-NO_SPOT = ("InsufficientInstanceCapacity", "MaxSpotInstanceCountExceeded", "SpotMaxPriceTooLow")
-"""EC2's words for having no spot machine to give, in any of the zones that were tried."""
+NO_SPOT = ("InsufficientInstanceCapacity", "MaxSpotInstanceCountExceeded", "SpotMaxPriceTooLow", "Unsupported")
+"""EC2's words for having no spot machine to give.
+
+Ray tries several zones and passes on the word of the last one alone. A zone that lacks the type of machine says
+`Unsupported`, whatever the others have said.
+"""
 MARKET = "InstanceMarketOptions"
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import yaml
 
 from hdam.experiments.experiment import Experiment
-from hdam.experiments.loading import load_experiment, parse_overrides, read_with_bases
+from hdam.experiments.loading import find_shipped, load_experiment, parse_overrides, read_with_bases
 from hdam.experiments.sweep_loading import find_beside, load_sweep
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.listing import is_remote
 from hdam.pipelines.manifest import load_manifest
-from hdam.platform.cli_tune import find_sweep
 from hdam.platform.jobs.view import View
 
 SENT_DIR = "submitted"
@@ -44,7 +43,7 @@ class Order:
         """The command line, with every path as the nodes understand it. Raises InputError where they do not."""
         self._check_datasets(view)
         for name, what in PLACES.get(self.name, {}).items():
-            if (given := self.params.get(name)) is not None:
+            if given := self.params.get(name):
                 self.params[name] = _each(given, functools.partial(_place, view=view, what=what))
         if self.experiments:
             moved = [f"{name}={place}" for name, place in self._moved(view)]
@@ -96,14 +95,14 @@ def slug(text: str) -> str:
 
 
 def _read_experiment(order: Order) -> None:
-    path = find_sweep(order.params["experiment"])
+    path = find_shipped(order.params["experiment"])
     experiment = load_experiment(path, parse_overrides(order.params[CHANGES] or []))
     order.label, order.experiments = experiment.name, (experiment,)
     order.params["experiment"] = _send(order, path.name, read_with_bases(path))
 
 
 def _read_sweep(order: Order) -> None:
-    path = find_sweep(order.params["sweep"])
+    path = find_shipped(order.params["sweep"])
     loaded = load_sweep(path, parse_overrides(order.params[CHANGES] or []))
     order.label, order.experiments = loaded.sweep.name, tuple(loaded.experiments.values())
     settings = read_with_bases(path)

@@ -30,6 +30,7 @@ NOT_READY = "No available agent"
 """Says a head that has just been started."""
 BROKEN = "WebSocket"
 """Is in the message of what Ray's client raises where a log's connection breaks."""
+TRACEBACK = "Traceback (most recent call last)"
 CHATTY = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -48,7 +49,7 @@ class JobsServer:
     """What `hdam submit` and `hdam jobs` ask of a cluster. Every method raises InputError, or AwayError."""
 
     def __init__(self, address: str | None = None) -> None:
-        self.address = address or _address_of_environment()
+        self.address = (address or _address_of_environment()).rstrip("/")
         """As the user gave it; `masked` where it is shown."""
         if not self.address.startswith(("http://", "https://")):
             raise InputError(
@@ -157,7 +158,13 @@ class JobsServer:
                 raise AwayError(f"the connection to {where} broke ({first_line(error)})") from error
             if job and "404" in str(error):
                 raise InputError(f"no job {job} at {where}; hdam jobs list names those there are") from None
-            raise InputError(f"the server at {where} refused: {masked(first_line(error))}") from error
+            raise InputError(f"the server at {where} refused: {masked(_reason(error))}") from error
+        except (KeyError, TypeError) as error:  # in Ray's client, which takes every answer for that of a jobs server
+            raise InputError(
+                f"what answers at {where} is no jobs server of Ray {ray.__version__} "
+                f"({type(error).__name__}: {first_line(error)}); expected http://HEAD:8265, by --address or "
+                "RAY_API_SERVER_ADDRESS"
+            ) from error
 
 
 class _Client(JobSubmissionClient):
@@ -168,6 +175,12 @@ class _Client(JobSubmissionClient):
 
     def _do_request(self, *arguments: Any, **options: Any) -> Any:
         return super()._do_request(*arguments, timeout=SECONDS_TO_ANSWER, **options)
+
+
+def _reason(error: Exception) -> str:
+    """What the server says; of a traceback, which it sends of what it did not expect, the last line."""
+    said = str(error)
+    return said.rstrip(" .\n").splitlines()[-1] if TRACEBACK in said else first_line(error)
 
 
 def _address_of_environment() -> str:

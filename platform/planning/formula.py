@@ -13,7 +13,8 @@ Workers that share CPUs, as on one machine without GPUs, do not compute faster t
 
     compute = max(fixed + share · pair, (N · (fixed + share · pair) + batch · decode) / CPUs)
 
-and need no link. Not in it: latency, synchronised batch norm, pictures and scores, starts, and what Ray itself needs.
+and need no link. A single worker needs none either, but for shards that lie in a store. Not in it: latency,
+synchronised batch norm, pictures and scores, starts, and what Ray itself needs.
 """
 
 import math
@@ -38,6 +39,8 @@ class Load:
     checkpoint_bytes: int
     checkpoint_every: int
     """Steps."""
+    is_remote: bool = False
+    """Shards lie in a store, so that they come over a link even to a single machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +113,8 @@ def plan_step(load: Load, means: Means, *, workers: int) -> Step:
     is_one_machine = workers == 1 or means.shared_cpus is not None
     if means.shared_cpus is not None:
         compute = max(compute, (workers * compute + decode) / means.shared_cpus)
-    link = math.inf if is_one_machine else means.link_gbit * 1e9 / BITS
+    outer_link = means.link_gbit * 1e9 / BITS
+    link = math.inf if is_one_machine else outer_link
     all_reduce = 2 * (workers - 1) / workers * load.gradient_bytes / link
     exposed = max(0.0, all_reduce - means.overlap * compute)
     return Step(
@@ -119,7 +123,7 @@ def plan_step(load: Load, means: Means, *, workers: int) -> Step:
         compute=compute,
         all_reduce=exposed,
         decoding=decode / means.data_cpus,
-        reading=batch * load.read_bytes / link,
+        reading=batch * load.read_bytes / (outer_link if load.is_remote else link),
         sending=batch * load.decoded_bytes / link,
         checkpoint=load.checkpoint_bytes / means.write_bytes_per_second / load.checkpoint_every,
         data_cpus_needed=math.ceil(decode / (compute + exposed)),

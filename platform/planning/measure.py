@@ -10,7 +10,7 @@ import torch
 
 from hdam.experiments.experiment import Experiment
 from hdam.models.objective import build_objective
-from hdam.platform.bench.contenders import best_device
+from hdam.platform.animate import best_device
 from hdam.platform.checkpoints import write_checkpoint
 from hdam.platform.datasets import make_bundles, steps_per_bundle, steps_per_portion
 from hdam.platform.memory import keep_freed_memory
@@ -39,7 +39,8 @@ class StepTime(NamedTuple):
 def measure_steps(experiment: Experiment) -> StepTime:
     """Time whole steps on random frames: augmentation, losses, backward pass and update.
 
-    Raises WeightsError where the perceptual network's weights are not there.
+    Raises WeightsError where the perceptual network's weights are not there, and torch.OutOfMemoryError where there is
+    not the memory for a single pair.
     """
     device = best_device()
     torch.set_num_threads(experiment.resources.threads_per_worker)
@@ -87,8 +88,7 @@ def bytes_read(plan: PairPlan, experiment: Experiment) -> float:
 
 
 def measure_writing(folder: Path) -> float:
-    """Bytes in a second of a checkpoint in a folder of `folder`, checksum and flush to disk included."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Bytes in a second of a checkpoint in a new folder in `folder`, checksum and flush to disk included."""
     with tempfile.TemporaryDirectory(prefix=".hdam-plan-", dir=folder) as place:
         state = {"bytes": torch.zeros(WRITTEN_BYTES, dtype=torch.uint8)}
         started = time.perf_counter()
@@ -102,8 +102,15 @@ def _affordable_shares(trainer: TrainStep) -> list[int]:
     shares: list[int] = []
     started = time.perf_counter()
     while not shares or (shares[-1] < whole and (len(shares) < 2 or time.perf_counter() - started < ENOUGH_SECONDS)):
-        shares.append(min(whole, 2 * shares[-1] if shares else 1))
-        _step_seconds(trainer, shares[-1])
+        share = min(whole, 2 * shares[-1] if shares else 1)
+        try:
+            _step_seconds(trainer, share)
+        except torch.OutOfMemoryError:
+            if not shares:
+                raise
+            break
+        shares.append(share)
+    torch.cuda.empty_cache()  # of what a share that was too much has left
     return shares[-FITTED_SHARES:]
 
 

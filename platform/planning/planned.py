@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from hdam.experiments.experiment import Experiment
 from hdam.experiments.loading import override
 from hdam.models.weights import WeightsError
-from hdam.pipelines.errors import InputError
+from hdam.pipelines.errors import InputError, first_line
+from hdam.pipelines.filesystems import is_local, locate
 from hdam.pipelines.manifest import load_manifest
 from hdam.platform import tracking
 from hdam.platform.bench.clips import puppet_clips
@@ -73,13 +76,13 @@ class Planned(NamedTuple):
 def plan_experiment(experiment: Experiment, workers: Sequence[int], told: Told) -> Planned:
     """Plan the training of the experiment's model on each number of workers.
 
-    Raises InputError where neither a dataset nor a number of clips is given, where what is told does not fit together,
-    and where a step can't be measured here.
+    Raises InputError where neither a dataset nor a number of clips is given, where settings or what is told do not fit
+    together, where a step can't be measured here, and where the results folder can't be written.
     """
     own = with_absolute_paths(override(experiment, {"model.has_avd": False}))
+    sizes = training_sizes(own)
     plan, pairs_per_epoch, dataset = _open(own, told)
     origins = {"dataset": dataset}
-    sizes = training_sizes(own)
     fixed, pair, origins["training steps"] = _training_speed(own, told)
     decode, origins["decoding"] = _decoding(plan, own, told)
     write, origins["writing"] = _writing(told)
@@ -94,6 +97,7 @@ def plan_experiment(experiment: Experiment, workers: Sequence[int], told: Told) 
         gradient_bytes=sizes.gradient_bytes,
         checkpoint_bytes=sizes.checkpoint_bytes,
         checkpoint_every=own.log.checkpoint_every,
+        is_remote=not is_local(locate(plan.dataset)[0]),
     )
     means = Means(
         fixed_seconds=fixed,
@@ -131,8 +135,8 @@ def _open(experiment: Experiment, told: Told) -> tuple[PairPlan, int, str]:
             "no dataset given; set data.path: --set data.path=DATASET, or say how many --clips one will have"
         )
     size = experiment.data.size
-    folder = tracking.results_dir() / "bench"
-    puppets = puppet_clips(folder, num_clips=STAND_IN_CLIPS, num_frames=STAND_IN_FRAMES, size=size)
+    with tracking.keeping_results() as folder:
+        puppets = puppet_clips(folder / "bench", num_clips=STAND_IN_CLIPS, num_frames=STAND_IN_FRAMES, size=size)
     changes = {"data.path": str(puppets), "data.repeats": STAND_IN_REPEATS, "data.identity": False}
     pairs_per_epoch = experiment.data.repeats * told.clips
     return _pair_plan(override(experiment, changes)), pairs_per_epoch, f"{told.clips} clips as told; puppets stand in"
@@ -162,6 +166,11 @@ def _training_speed(experiment: Experiment, told: Told) -> tuple[float, float, s
         found = measure_steps(experiment)
     except WeightsError as error:
         raise InputError(f"{error}; or tell the speed: --pairs-per-second X") from error
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"no step of a single pair fits in here at data.size={experiment.data.size} ({first_line(error)}); "
+            "tell the speed: --pairs-per-second X"
+        ) from error
     shares = ", ".join(f"{share} pairs {1000 * seconds:.0f} ms" for share, seconds in found.by_share.items())
     return found.fixed_seconds, found.pair_seconds, f"measured here on {found.device}: {shares}"
 
@@ -189,6 +198,6 @@ def _writing(told: Told) -> tuple[float, str]:
     """Bytes in a second."""
     if told.write_mib_per_second is not None:
         return told.write_mib_per_second * 2**20, "as told"
-    folder = tracking.results_dir()
-    speed = measure_writing(folder)
+    with tracking.keeping_results() as folder:
+        speed = measure_writing(folder)
     return speed, f"measured in {folder}: {speed / 2**20:.0f} MiB/s"

@@ -10,6 +10,8 @@ from hdam.experiments.experiment import Experiment
 from hdam.experiments.loading import override
 from hdam.models.objective import build_objective
 from hdam.models.optimisation import build_optimisers
+from hdam.pipelines.errors import InputError
+from hdam.platform.prepared import losses_of
 
 WITHOUT_WEIGHTS = {
     "losses.perceptual.network": "pixels",
@@ -31,8 +33,9 @@ class Sizes(NamedTuple):
 
 
 def training_sizes(experiment: Experiment) -> Sizes:
-    """Sizes of the model's own training. Raises ValueError where settings of the model do not fit together."""
+    """Sizes of the model's own training. Raises InputError for settings that do not fit each other."""
     settings = override(experiment, WITHOUT_WEIGHTS)
+    _check_settings(settings)
     with torch.device("meta"):
         objective = build_objective(settings.model, settings.losses)
         optimisers = build_optimisers(objective, lr=settings.optim.lr, betas=settings.optim.betas)
@@ -52,6 +55,14 @@ def training_sizes(experiment: Experiment) -> Sizes:
         gradient_bytes=gradients,
         checkpoint_bytes=kept + 2 * gradients + step_counts,
     )
+
+
+def _check_settings(settings: Experiment) -> None:
+    try:
+        with torch.device("meta"):
+            losses_of(settings)
+    except InputError:
+        losses_of(settings)  # a network of the user's own may need numbers, which the device "meta" has not
 
 
 def num_bytes(tensors: Iterable[Tensor]) -> int:

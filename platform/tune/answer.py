@@ -74,10 +74,10 @@ def _by_setting(report: SweepReport) -> list[str]:
 
 def _told(report: SweepReport, each: Difference) -> str:
     name = dict(zip(report.searched, short_names(report.searched), strict=True))[each.setting]
-    is_better = 2 * each.num_better > len(each.pairs)
-    count = each.num_better if is_better else sum(pair != 0 for pair in each.pairs) - each.num_better
-    word = "better" if is_better else "worse"
+    word = "better" if each.num_better > each.num_worse else "worse"
+    count, equal = max(each.num_better, each.num_worse), len(each.pairs) - each.num_better - each.num_worse
+    ties = f", equal in {equal}" if equal else ""
     return (
-        f"{name} {rounded(each.value)} is {word} than {rounded(each.reference)} in {count} of {len(each.pairs)} "
+        f"{name} {rounded(each.value)} is {word} than {rounded(each.reference)} in {count} of {len(each.pairs)}{ties} "
         f"(by {abs(each.mean):.2g} ± {each.spread:.2g})"
     )

@@ -44,10 +44,14 @@ class Difference:
         return sum(pair < 0 if self.mode == "min" else pair > 0 for pair in self.pairs)
 
     @property
+    def num_worse(self) -> int:
+        """Pairs in which the reference is; equal pairs are neither."""
+        return sum(pair != 0 for pair in self.pairs) - self.num_better
+
+    @property
     def is_clear(self) -> bool:
         """By the two-sided sign test, which asks nothing of how the metric is distributed; equal pairs do not count."""
-        count = sum(pair != 0 for pair in self.pairs)
-        fewer = min(self.num_better, count - self.num_better)
+        count, fewer = self.num_better + self.num_worse, min(self.num_better, self.num_worse)
         return 2 * sum(math.comb(count, k) for k in range(fewer + 1)) / 2**count < CLEAR
 
 
