@@ -2,20 +2,25 @@
 
 import logging
 import os
+import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from local_store import keep_results_in
+from ray.exceptions import RayActorError
 from small_models import small_model
 from small_training import small_training
 from stored_checkpoints import STAGE, keep, upload
 
 from hdam.experiments.experiment import ScreenConfig
 from hdam.models.objective import build_objective
+from hdam.pipelines.errors import InputError
 from hdam.platform import stage_training, store
 from hdam.platform.checkpoints import STATE_NAME, write_checkpoint
+from hdam.platform.cluster import Machine
+from hdam.platform.evaluation import actors
 from hdam.platform.evaluation import evaluate as evaluation
 from hdam.platform.evaluation.plan import EvaluationSettings
 from hdam.platform.evaluation.results import read_evaluation
@@ -102,7 +107,10 @@ def test_a_node_of_its_own_disk_screens_what_another_has_trained(shared, disks, 
         brought(disks("third") / "step-00000009", place)
 
 
-def test_clips_that_another_disk_has_measured_come_home(shared, disks, dataset, monkeypatch):
+@pytest.mark.parametrize("fault", [None, KeyboardInterrupt(), RayActorError()])
+def test_clips_that_another_disk_has_measured_come_home_and_nothing_stays(
+    shared, disks, dataset, monkeypatch, tmp_path, fault
+):
     """As on a cluster, without one: an actor on another node is called here."""
 
     def score_elsewhere(make, items, **_):
@@ -113,18 +121,32 @@ def test_clips_that_another_disk_has_measured_come_home(shared, disks, dataset, 
             there = Path(os.environ["HDAM_RESULTS"]) / folder.relative_to(home)
             scored = make.func(dataset, settings, names, there, place)(item)
             monkeypatch.setenv("HDAM_RESULTS", home)
+            assert {"frames", "model", "videos"} <= set(place.names())
             yield scored
+            if faults:
+                raise faults.pop()
 
     disks("first")
+    faults = [fault] if fault else []
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     settings = EvaluationSettings(protocols=("reconstruction",), metrics=("l1",))
     monkeypatch.setattr(evaluation, "run_on_actors", score_elsewhere)
     monkeypatch.setattr(evaluation, "ray_session", lambda _: nullcontext())
-    monkeypatch.setattr(evaluation.ray, "cluster_resources", dict)
+    monkeypatch.setattr(actors, "has_now", lambda: Machine(1, 0))
+    if fault:
+        told = None if isinstance(fault, KeyboardInterrupt) else r"^not measured: a process died: .*; the same command"
+        with pytest.raises((KeyboardInterrupt, InputError), match=told):
+            evaluation.evaluate(small_model(), dataset, settings=settings)
+        (found,) = (tmp_path / "first" / "evaluations").iterdir()
+        assert place_of(found).names() == [] and not (found / "model").exists()
     folder = evaluation.evaluate(small_model(), dataset, settings=settings)
     record = read_evaluation(folder)
     assert record.status == "finished" and record.num_clips == 2
     assert len(list((folder / "videos").rglob("*.mp4"))) == 2
     assert place_of(folder).names() == [], "nothing of it stays in the store"
+    assert not (tmp_path / "second" / "evaluations").exists() and not list((tmp_path / "temporary").iterdir())
+    assert not (folder / "model").exists()
 
 
 @pytest.mark.usefixtures("ray_session")

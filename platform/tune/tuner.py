@@ -72,7 +72,7 @@ def make_tuner(plan: SweepPlan, queue: Queue, watch: Watch, *, make_config: Make
 
 
 def _environment() -> dict[str, str]:
-    """Where results and tracking are, and whether a cluster was joined, which may grow: what is not there is no mistake.
+    """Where results and tracking are, and whether a cluster was joined, of which nothing is refused, since it may grow.
 
     It goes through memory alone, for there may be passwords in it.
     """
