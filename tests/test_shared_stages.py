@@ -1,5 +1,6 @@
 """Stages and what belongs to them, begun on one disk, and used and finished on another."""
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -72,18 +73,39 @@ def test_files_of_the_driver_reach_other_disks_once(shared, disks, tmp_path, mon
     assert weights.read_bytes() == b"weights"
 
 
-def test_pictures_of_a_worker_on_another_disk_come_with_their_message(results, monkeypatch):
+@pytest.fixture
+def listen(results, monkeypatch):
+    """Makes a listener; also the list of the pictures that it has sent."""
     sent = []
     monkeypatch.setattr(
         stage_training, "Outbox", lambda *_, **__: SimpleNamespace(add_picture=lambda path, step: sent.append(path))
     )
-    job = SimpleNamespace(
-        client=None, run_id="", folder=results, on_message=lambda *_: None, stage=SimpleNamespace(kind="hdam")
-    )
-    listener = stage_training.Listener(lambda _: None, job)
+    stage = SimpleNamespace(kind="hdam")
+    job = SimpleNamespace(client=None, run_id="", folder=results, on_message=lambda *_: None, stage=stage)
+    return stage_training.Listener(lambda _: None, job), sent
+
+
+def test_pictures_of_a_worker_on_another_disk_come_with_their_message(listen, results):
+    listener, sent = listen
     path = results / STAGE / "pictures" / "step-00000005.png"
     listener(Pictured(step=5, path=str(path), content=b"picture"))
     assert sent == [path] and path.read_bytes() == b"picture"
+
+
+def test_a_full_disk_of_the_driver_costs_pictures_alone(listen, small_disk, caplog):
+    listener, sent = listen
+    paths = [small_disk / "pictures" / f"step-{step:08d}.png" for step in range(3)]
+    with (small_disk / "filling").open("wb") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 20))
+            file.flush()
+    for step, path in enumerate(paths[:2]):
+        listener(Pictured(step=step, path=str(path), content=bytes(1 << 16)))
+    assert sent == [] and not list(small_disk.rglob("*.p*"))
+    assert len(caplog.messages) == 1 and "No space left" in caplog.text
+    (small_disk / "filling").unlink()
+    listener(Pictured(step=2, path=str(paths[2]), content=b"picture"))
+    assert sent == paths[2:]
 
 
 def test_a_node_of_its_own_disk_screens_what_another_has_trained(shared, disks, dataset):
