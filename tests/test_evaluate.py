@@ -112,7 +112,7 @@ def test_actors_are_those_that_are_asked_for_or_else_what_is_up(monkeypatch, cap
 
 def test_more_actors_than_fit_on_this_machine_are_refused(loaded, dataset, results, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(InputError, match=r"^5000 processes of 1 CPU each do not fit, this machine has .+; lower"):
+    with pytest.raises(InputError, match=r"^no room for 5000 processes of 1 CPU each: this machine has .+; lower"):
         evaluate(loaded, dataset, settings=IMAGES_ALONE, workers=Workers(count=5000))
     assert not results.exists()
 

@@ -44,7 +44,7 @@ class Workers:
         """Raises InputError where this machine has less; a cluster may grow."""
         machine, crew = machine_has(), Crew(self.count or 1, self.gpus_each or 0.0)
         if machine is not None and (crew.actors > machine.cpus or crew.actors * crew.gpus_each > machine.gpus):
-            raise InputError(f"{crew} do not fit, this machine has {machine}; lower --workers or --gpus-per-worker")
+            raise InputError(f"no room for {crew}: this machine has {machine}; lower --workers or --gpus-per-worker")
 
     def crew(self) -> Crew:
         """By what is up now, as far as nothing else is asked for; the session is there."""
