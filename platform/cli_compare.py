@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from hdam.platform.cli_evaluate import PROTOCOLS
+from hdam.platform.cli_evaluate import PROTOCOLS, GpusPerWorker, WorkerCount
 from hdam.platform.reports import counting
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def compare(
     cross_mode: Annotated[Mode, typer.Option(help="How another identity follows, as --mode of animate.")] = "relative",
     max_clips: Annotated[int | None, typer.Option(min=1, help="Only so many clips; all if absent.")] = None,
     seed: Annotated[int, typer.Option(help="Decides which identity follows which clip.")] = 0,
+    workers: WorkerCount = None,
+    gpus_per_worker: GpusPerWorker = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Evaluate anew what was evaluated before.")] = False,
 ) -> None:
     """Compare models on the same clips: a table with intervals, side-by-side videos, and one page with all of it."""
@@ -46,6 +48,7 @@ def compare(
     from hdam.platform.compare.entrants import check_models
     from hdam.platform.compare.logged import log_comparison
     from hdam.platform.compare.table import show_table
+    from hdam.platform.evaluation.actors import Workers
     from hdam.platform.evaluation.evaluate import evaluate
     from hdam.platform.evaluation.plan import EvaluationSettings
     from hdam.platform.evaluation.publishing import publish_evaluation
@@ -65,10 +68,10 @@ def compare(
         max_clips=max_clips,
         seed=seed,
     )
-    folders = []
+    folders, crew = [], Workers(count=workers, gpus_each=gpus_per_worker)
     for each in loaded:
         with counting(f"clips, {each.name}") as count:
-            folders.append(evaluate(each, data, settings=settings, fresh=fresh, on_item=count))
+            folders.append(evaluate(each, data, settings=settings, fresh=fresh, workers=crew, on_item=count))
         publish_evaluation(folders[-1], each.experiment)
     for each in loaded:
         each.model.to(best_device())

@@ -15,6 +15,16 @@ PROTOCOLS: dict[str, tuple[Literal["reconstruction", "cross"], ...]] = {
     "cross": ("cross",),
 }
 
+WorkerCount = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Clips at a time; as many as GPUs, or else CPUs, are up now if absent.", show_default=False
+    ),
+]
+GpusPerWorker = Annotated[
+    float | None, typer.Option(min=0, help="1 where a GPU is up now, or else 0, if absent.", show_default=False)
+]
+
 
 def evaluate(
     model: Annotated[
@@ -36,9 +46,12 @@ def evaluate(
         int | None, typer.Option(min=1, help="Only so many clips, chosen by the seed.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides which identity follows which clip.")] = 0,
+    workers: WorkerCount = None,
+    gpus_per_worker: GpusPerWorker = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what is measured already.")] = False,
 ) -> None:
     """Measure a model on held-out clips; the same command goes on where it was stopped."""
+    from hdam.platform.evaluation.actors import Workers
     from hdam.platform.evaluation.evaluate import evaluate as run
     from hdam.platform.evaluation.plan import EvaluationSettings
     from hdam.platform.evaluation.publishing import publish_evaluation
@@ -53,7 +66,8 @@ def evaluate(
         seed=seed,
         max_clips=max_clips,
     )
+    crew = Workers(count=workers, gpus_each=gpus_per_worker)
     loaded = load_model(model)
     with counting("clips") as count:
-        folder = run(loaded, data, settings=settings, fresh=fresh, on_item=count)
+        folder = run(loaded, data, settings=settings, fresh=fresh, workers=crew, on_item=count)
     show_evaluation(publish_evaluation(folder, loaded.experiment), folder, OUT)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import threading
@@ -17,23 +18,25 @@ from hdam.platform.doctor import usable_cpus
 
 LOG = logging.getLogger("hdam")
 
+ADDRESS = "RAY_ADDRESS"
 HEAD = "node:__internal_head__"
 """A resource of which there is one in all, on the head."""
 
 
 @contextlib.contextmanager
-def ray_session(resources: ResourceConfig) -> Iterator[None]:
+def ray_session(resources: ResourceConfig, *, is_waiting: bool = True) -> Iterator[None]:
     """Ray for the length of the `with` block: the cluster of RAY_ADDRESS, else a local one that ends with the block.
 
-    A session that is already there is used and left alone. Raises InputError when this machine is too small; a cluster
-    may have lost machines, or grow when asked.
+    A session that is already there is used and left alone. Raises InputError when this machine is too small. What a
+    cluster does not have now is waited for, which is said unless the block is not `is_waiting` for anything.
     """
     if ray.is_initialized():
-        if not os.environ.get("RAY_ADDRESS"):
-            check_machine(resources)
+        check_machine(resources)
         yield
         return
     start_ray(resources)
+    if is_waiting and os.environ.get(ADDRESS):
+        _warn_if_small(resources)
     try:
         yield
     finally:
@@ -47,14 +50,13 @@ def start_ray(resources: ResourceConfig) -> None:
     """
     is_verbose = LOG.isEnabledFor(logging.DEBUG)
     logging_level = logging.INFO if is_verbose else logging.ERROR
-    if address := os.environ.get("RAY_ADDRESS"):
+    if address := os.environ.get(ADDRESS):
         try:
             ray.init(log_to_driver=is_verbose, logging_level=logging_level)
         except (ConnectionError, ValueError, ray.exceptions.AuthenticationError) as error:
             reason = first_line(error)
-            raise InputError(f"RAY_ADDRESS={address}: no cluster there ({reason}); correct or unset it") from error
+            raise InputError(f"{ADDRESS}={address}: no cluster there ({reason}); correct or unset it") from error
         _take_signal()
-        _warn_if_small(resources)
         return
     check_machine(resources)
     # Ray asks for a token by default, since its ports are open to the network; RAY_AUTH_MODE is left as it is.
@@ -71,8 +73,8 @@ def start_ray(resources: ResourceConfig) -> None:
 
 def must_have_cluster() -> None:
     """Raises InputError where neither a session is there nor RAY_ADDRESS names a cluster."""
-    if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
-        raise InputError("no cluster: RAY_ADDRESS is not set; in a job (hdam submit) and on a node it may be `auto`")
+    if not ray.is_initialized() and not os.environ.get(ADDRESS):
+        raise InputError(f"no cluster: {ADDRESS} is not set; in a job (hdam submit) and on a node it may be `auto`")
 
 
 def must_be_on_head() -> None:
@@ -96,10 +98,9 @@ def _take_signal() -> None:
 
 
 def check_machine(resources: ResourceConfig) -> None:
-    """Whether `resources` fit into the session that is there, or on this machine, where a local one would be started.
+    """Whether `resources` fit on this machine; nothing is refused on a cluster, see `machine_has`.
 
-    Nothing is checked where a cluster has yet to be joined. Raises InputError that says what would fit: Ray would wait
-    for ever without a word.
+    Raises InputError that says what would fit: Ray would wait for ever without a word.
     """
     if (machine := machine_has()) is not None:
         check_resources(resources, cpus=machine.cpus, gpus=machine.gpus)
@@ -111,14 +112,28 @@ class Machine(NamedTuple):
     cpus: float
     gpus: float
 
+    def __str__(self) -> str:
+        """As it is said to a person."""
+        kinds = [(self.cpus, "CPU"), *([(self.gpus, "GPU")] if self.gpus else [])]
+        return " and ".join(f"{count:g} {kind}{'s' * (count != 1)}" for count, kind in kinds)
+
 
 def machine_has() -> Machine | None:
-    """Of the session that is there, else of this machine; None where a cluster has yet to be joined."""
-    if ray.is_initialized():
-        return Machine(_cluster_has("CPU"), _cluster_has("GPU"))
-    if os.environ.get("RAY_ADDRESS"):
+    """Of this machine; None where RAY_ADDRESS names a cluster, joined or not.
+
+    What a cluster has now says little: its machines come when they are asked for, and may be gone for a while.
+    """
+    if os.environ.get(ADDRESS):
         return None
+    if ray.is_initialized():
+        return has_now()
     return Machine(max(1, int(usable_cpus())), torch.cuda.device_count())
+
+
+def has_now() -> Machine:
+    """All nodes of the session that is there."""
+    found = ray.cluster_resources()
+    return Machine(found.get("CPU", 0.0), found.get("GPU", 0.0))
 
 
 def check_resources(resources: ResourceConfig, *, cpus: float, gpus: float) -> None:
@@ -144,15 +159,12 @@ def check_resources(resources: ResourceConfig, *, cpus: float, gpus: float) -> N
 
 
 def _warn_if_small(resources: ResourceConfig) -> None:
-    """A cluster may grow when asked, so that too few CPUs are no error there."""
-    try:
-        check_machine(resources)
-    except InputError as error:
-        LOG.warning("%s (all nodes of the cluster together; waiting for it to grow)", error)
-
-
-def _cluster_has(kind: str) -> float:
-    return float(ray.cluster_resources().get(kind, 0))
+    """A cluster may grow when asked, so that too little is no error there."""
+    workers, has = resources.fewest_workers, has_now()
+    cpus = workers * resources.cpus_per_worker + resources.data_cpus
+    needed = Machine(math.ceil(cpus), workers * resources.gpus_per_worker)
+    if needed.cpus > has.cpus or needed.gpus > has.gpus:
+        LOG.warning("the cluster has %s now in all, and this needs %s; waiting for machines to join", has, needed)
 
 
 def _object_store_bytes(resources: ResourceConfig) -> int:

@@ -15,13 +15,13 @@ import ray
 from pyarrow import fs
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from hdam.experiments.experiment import ResourceConfig
 from hdam.pipelines.errors import InputError, first_line
 from hdam.pipelines.filesystems import locate
 from hdam.pipelines.manifest import load_manifest
 from hdam.platform import tracking
 from hdam.platform.cluster import must_have_cluster, ray_session
 from hdam.platform.doctor import Finding
+from hdam.platform.ray_tasks import TASKS_ONLY
 from hdam.platform.store import VARIABLE, Place, probe, store
 from hdam.platform.tracked_run import probe_run
 
@@ -61,7 +61,7 @@ def examine_cluster(dataset: str = "") -> list[Finding]:
     Raises InputError where there is no cluster, or none answers.
     """
     must_have_cluster()
-    with ray_session(ResourceConfig()), _question(dataset) as question:
+    with ray_session(TASKS_ONLY, is_waiting=False), _question(dataset) as question:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         answers = {node["NodeID"]: _ask(node["NodeID"], question) for node in nodes}
         ready, _ = ray.wait(list(answers.values()), num_returns=len(answers), timeout=SECONDS_TO_ANSWER)

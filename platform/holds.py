@@ -32,6 +32,9 @@ SECONDS_TO_SETTLE = 1.0
 SECONDS_PER_BEAT = 5.0
 SECONDS_TO_STALE = 60.0
 
+_stale: "set[Hold]" = set()
+"""Holds that this process has seen stand still."""
+
 
 class Hold(NamedTuple):
     """What a hold says."""
@@ -74,13 +77,17 @@ def check_mine(place: Place) -> None:
 def is_alive(place: Place, hold: Hold) -> bool:
     """Whether a hold is renewed: its driver is gone where it is not for a minute. Raises StoreError.
 
-    Where it was let go, nobody is alive; where another driver has it now, that one is.
+    Where it was let go, nobody is alive; where another driver has it now, that one is. A hold is judged once: one that
+    stood still for a minute, and still does, is not looked at for another.
     """
+    if hold in _stale:
+        return False
     give_up = time.monotonic() + SECONDS_TO_STALE
     while time.monotonic() < give_up:
         time.sleep(SECONDS_TO_SETTLE)
         if (now := patiently(lambda: read_hold(place))) != hold:
             return now is not None
+    _stale.add(hold)
     return False
 
 

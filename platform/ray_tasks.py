@@ -1,5 +1,6 @@
 """Tasks of Ray Data for work that does not depend on each other: all CPUs of a machine or a cluster at once."""
 
+import functools
 import logging
 import pickle
 import warnings
@@ -50,7 +51,8 @@ def run_on_actors(
 ) -> Iterator[Result | Lost]:
     """Do all items in at most `actors` processes, each of which makes its work once; results come as they are done.
 
-    An item whose process died is tried again in a new one; when that dies as well, it is lost.
+    An item whose process died is tried again in a new one; when that dies as well, it is lost. An error of making the
+    work is raised here as it is, as one of the work's.
     """
     left = dict(enumerate(items))
     stream = _stream(
@@ -99,6 +101,7 @@ def _stream(work: Any, items: Mapping[int, Item], **options: Any) -> Iterator[tu
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # each result is handed over when it is there, not with its block
     context.custom_execution_callback_classes = [Rest]
+    context.execution_no_progress_timeout_s = -1  # a long video takes its time, and machines that have yet to start
     context.max_errored_blocks = -1  # a video that kills its reader does not end the rest
     if not LOG.isEnabledFor(logging.DEBUG):
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it has its say about every execution
@@ -110,7 +113,10 @@ class _Actor:
     """A process that does one item after the other."""
 
     def __init__(self, make_work: bytes) -> None:
-        self._work: Callable[[Any], Any] = pickle.loads(make_work)()
+        try:
+            self._work: Callable[[Any], Any] = pickle.loads(make_work)()
+        except Exception as error:  # Ray would wrap it; the first item tells of it
+            self._work = functools.partial(_refuse, error)
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
         """Called by Ray Data."""
@@ -120,6 +126,10 @@ class _Actor:
 def _answers(work: Callable[[Any], Any], batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
     for number, item in zip(batch["number"], batch["item"], strict=True):
         yield {"number": [int(number)], "outcome": [_outcome(work, item)]}
+
+
+def _refuse(error: Exception, _: Any) -> None:
+    raise error
 
 
 def _outcome(work: Callable[[Item], Result], item: bytes) -> bytes:

@@ -121,6 +121,8 @@ class Listener:
         self.outbox = Outbox(job.client, job.run_id, folder=job.folder)
         self.losses: dict[str, float] = {}
         """The newest means."""
+        self._has_lost_picture = False
+        """The newest could not be written."""
 
     def __call__(self, message: Message) -> None:
         """Handle one message."""
@@ -167,7 +169,24 @@ class Listener:
     def _take_picture(self, message: Pictured) -> None:
         """From this node's disk, or from the message, where the worker has another one."""
         path = Path(message.path)
-        if message.content and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(message.content)
-        self.outbox.add_picture(path, step=message.step)
+        try:
+            if message.content and not path.exists():
+                _write_picture(path, message.content)
+        except OSError as error:  # the workers' disks, and the training, are none the worse for it
+            if not self._has_lost_picture:
+                LOG.warning("%s cannot be written (%s); pictures are left out until it can", path, error.strerror)
+            self._has_lost_picture = True
+        else:
+            self._has_lost_picture = False
+            self.outbox.add_picture(path, step=message.step)
+
+
+def _write_picture(path: Path, content: bytes) -> None:
+    """Write under a temporary name, then rename."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,13 +1,17 @@
 """How an experiment is doing: its stages, how far each is, and where the results are. Starts nothing."""
 
 import json
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hdam.experiments.experiment import Experiment
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import load_manifest
-from hdam.platform import tracking
+from hdam.platform import holds, tracking
+from hdam.platform.holds import held_elsewhere
 from hdam.platform.runs import (
     PROGRESS_NAME,
     RUNS_DIR,
@@ -25,6 +29,8 @@ from hdam.platform.stages import Stage, plan_stages, run_name, with_absolute_pat
 from hdam.platform.store import check_store, place_of
 from hdam.platform.tracked_run import settle_run
 from hdam.platform.train_report import outcome
+
+LOG = logging.getLogger("hdam")
 
 
 class StageStatus(NamedTuple):
@@ -70,24 +76,33 @@ def examine_experiment(experiment: Experiment) -> ExperimentStatus:
     results = tracking.results_dir()
     run_dir = find_run(results / RUNS_DIR, run_name(experiment, manifest), fresh=False)
     record = read_record(run_dir, RunRecord)
-    found: list[StageStatus] = []
-    folders: dict[str, Path] = {}
-    for stage in plan_stages(experiment, manifest.fingerprint):
-        folder = begun_stage(results / STAGES_DIR, record, stage.kind)
-        if folder is None:
-            inputs: dict[str, str] = {kind: folders[kind].name for kind in stage.inputs}
-            folder = find_stage(results / STAGES_DIR, stage.name, inputs=inputs, is_new=False)
-        folders[stage.kind] = folder
-        found.append(_examine_stage(stage, folder))
-    state = _state(run_dir, record)
+    stages = plan_stages(experiment, manifest.fingerprint)
+    folders = _folders_of(stages, record, results / STAGES_DIR)
+    records = {folder: read_record(folder, StageRecord) for folder in folders}
+    states = _states({run_dir: record, **records})
     report = record.report or {}
     uri = f"models:/{report['model_name']}/{report['model_version']}" if report else ""
-    return ExperimentStatus(state, run_dir, record.mlflow_run_id, uri, tuple(found))
+    found = [
+        _stage_status(stage, folder, records[folder], states[folder])
+        for stage, folder in zip(stages, folders, strict=True)
+    ]
+    return ExperimentStatus(states[run_dir], run_dir, record.mlflow_run_id, uri, tuple(found))
 
 
-def _examine_stage(stage: Stage, folder: Path) -> StageStatus:
-    record = read_record(folder, StageRecord)
-    state, place = _state(folder, record), place_of(folder)
+def _folders_of(stages: Sequence[Stage], record: RunRecord, stages_dir: Path) -> list[Path]:
+    """Where each stage was begun, or would be."""
+    folders: dict[str, Path] = {}
+    for stage in stages:
+        folder = begun_stage(stages_dir, record, stage.kind)
+        if folder is None:
+            inputs: dict[str, str] = {kind: folders[kind].name for kind in stage.inputs}
+            folder = find_stage(stages_dir, stage.name, inputs=inputs, is_new=False)
+        folders[stage.kind] = folder
+    return list(folders.values())
+
+
+def _stage_status(stage: Stage, folder: Path, record: StageRecord, state: str) -> StageStatus:
+    place = place_of(folder)
     return StageStatus(
         kind=stage.kind,
         key=stage.key,
@@ -100,14 +115,29 @@ def _examine_stage(stage: Stage, folder: Path) -> StageStatus:
     )
 
 
-def _state(folder: Path, record: RunRecord | StageRecord) -> str:
-    if record.status == "new":
-        return "to do"
-    if record.status == "running" and not is_held(folder):
-        # Who is killed cannot write it down, but gives up the lock.
-        settle_run(record.mlflow_run_id, folder, "KILLED")
-        return "killed"
-    return record.status
+def _states(records: Mapping[Path, RunRecord | StageRecord]) -> dict[Path, str]:
+    """How folders are doing; all on which somebody is said to work are looked at together, and no longer than one."""
+    states = {folder: "to do" if record.status == "new" else record.status for folder, record in records.items()}
+    running = [folder for folder, state in states.items() if state == "running"]
+    if not running:
+        return states
+    _tell_wait(running)
+    with ThreadPoolExecutor(len(running)) as pool:
+        at_work = list(pool.map(is_held, running))
+    for folder, is_at_work in zip(running, at_work, strict=True):
+        if not is_at_work:  # who is killed cannot write it down, but gives up the lock
+            settle_run(records[folder].mlflow_run_id, folder, "KILLED")
+            states[folder] = "killed"
+    return states
+
+
+def _tell_wait(folders: Sequence[Path]) -> None:
+    """Say what may take a while: to see whether another machine is at work."""
+    places = [place for folder in folders if (place := place_of(folder)) is not None]
+    hosts = {hold.host for place in places if (hold := held_elsewhere(place)) is not None}
+    if hosts:
+        told = "looking whether %s still works on it, which takes %.0f s at most"
+        LOG.info(told, " and ".join(sorted(hosts)), holds.SECONDS_TO_STALE)
 
 
 def _details(state: str, record: StageRecord, folder: Path) -> str:

@@ -8,6 +8,8 @@ from hdam.experiments.experiment import ResourceConfig
 from hdam.pipelines.errors import InputError
 from hdam.platform import cluster
 from hdam.platform.cluster import check_machine, check_resources
+from hdam.platform.tune.plan import check_fits
+from hdam.platform.tune.tuner import _environment
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,33 @@ def test_a_session_that_is_there_is_checked_and_left_alone(ray_session):
     with cluster.ray_session(ResourceConfig()):
         pass
     assert cluster.ray.is_initialized()
+
+
+def test_nothing_is_refused_on_a_cluster_which_may_grow(ray_session, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with cluster.ray_session(ResourceConfig(workers=5000, gpus_per_worker=1)):
+        check_fits(ResourceConfig(workers=5000), 400)
+
+
+def test_trials_know_that_a_cluster_was_joined(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert _environment()["RAY_ADDRESS"] == "10.0.0.1:6379"
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert "RAY_ADDRESS" not in _environment()
+
+
+def test_what_an_idle_cluster_lacks_is_told_to_those_who_wait(monkeypatch, caplog):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(cluster, "start_ray", lambda _: None)
+    for name, found in {"is_initialized": False, "shutdown": None, "cluster_resources": {"GPU": 1.0}}.items():
+        monkeypatch.setattr(cluster.ray, name, lambda found=found: found)
+    resources = ResourceConfig(workers=4, cpus_per_worker=1, gpus_per_worker=1, data_cpus=0.5)
+    with cluster.ray_session(resources, is_waiting=False):
+        assert not caplog.messages
+    with cluster.ray_session(resources):
+        pass
+    told = "the cluster has 0 CPUs and 1 GPU now in all, and this needs 5 CPUs and 4 GPUs; waiting for machines to join"
+    assert caplog.messages == [told]
 
 
 def test_an_address_that_is_none_is_told(monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from ray.data import DataContext
 from small_models import small_model
 from small_training import NUM_FRAMES, make_dataset
 from typer.testing import CliRunner
@@ -20,6 +21,9 @@ from hdam.pipelines.errors import InputError
 from hdam.pipelines.media import open_media
 from hdam.pipelines.shards import iter_clips
 from hdam.platform.cli import app
+from hdam.platform.cluster import Machine
+from hdam.platform.evaluation import actors
+from hdam.platform.evaluation.actors import Workers
 from hdam.platform.evaluation.evaluate import _prepare, evaluate
 from hdam.platform.evaluation.painting import follow_itself, follow_other
 from hdam.platform.evaluation.plan import EvaluationSettings, plan_items
@@ -27,7 +31,9 @@ from hdam.platform.evaluation.results import read_evaluation
 from hdam.platform.evaluation.scoring import make_scorer
 from hdam.platform.evaluation.tables import mean_states, read_clip_means, read_frames
 from hdam.platform.model_folder import write_model
+from hdam.platform.ray_tasks import run_on_actors
 from hdam.platform.registry import register, show_model
+from hdam.platform.store import StoreError
 from hdam.platform.tracked_run import end_run, start_run
 from hdam.platform.tracking import connect
 
@@ -85,6 +91,48 @@ def test_every_frame_has_the_number_worked_out_by_hand_each_time(loaded, dataset
     assert "evaluated before" in caplog.text
     assert evaluate(loaded, dataset, settings=IMAGES_ALONE, fresh=True) == folder
     assert ((folder / "per_frame.parquet").read_bytes(), read_evaluation(folder).means) == (before, record.means)
+
+
+def test_actors_are_those_that_are_asked_for_or_else_what_is_up(monkeypatch, caplog):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    for has, asked, crew in (
+        (Machine(0, 0), Workers(), (1, 0)),
+        (Machine(8, 2), Workers(), (2, 1)),
+        (Machine(8, 2), Workers(gpus_each=0), (8, 0)),
+        (Machine(8, 2), Workers(gpus_each=0.5), (4, 0.5)),
+        (Machine(0, 0), Workers(count=4, gpus_each=1), (4, 1)),
+    ):
+        monkeypatch.setattr(actors, "has_now", lambda has=has: has)
+        caplog.clear()
+        with caplog.at_level("INFO", logger="hdam"):
+            assert asked.crew() == crew
+        assert f"the cluster has {has} now in all" in caplog.text
+        assert ("--workers and --gpus-per-worker ask for more" in caplog.text) == (asked.count is None)
+
+
+def test_more_actors_than_fit_on_this_machine_are_refused(loaded, dataset, results, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(InputError, match=r"^no room for 5000 processes of 1 CPU each: this machine has .+; lower"):
+        evaluate(loaded, dataset, settings=IMAGES_ALONE, workers=Workers(count=5000))
+    assert not results.exists()
+
+
+def test_what_actors_cannot_have_is_told_as_it_is(ray_session):
+    def make():
+        raise StoreError("the store s3://bucket/away failed")
+
+    with pytest.raises(StoreError, match=r"^the store s3://bucket/away failed$"):
+        list(run_on_actors(make, [1, 2, 3], actors=2, num_gpus=0.0))
+
+
+def test_work_that_takes_long_is_no_hang(ray_session, monkeypatch):
+    monkeypatch.setattr(DataContext.get_current(), "execution_no_progress_timeout_s", 1.0)
+
+    def slowly(item):
+        time.sleep(6)
+        return 2 * item
+
+    assert list(run_on_actors(lambda: slowly, [21], actors=1, num_gpus=0.0)) == [42]
 
 
 def test_other_settings_of_equal_weights_are_another_evaluation(loaded, dataset, results):

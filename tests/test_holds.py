@@ -2,19 +2,24 @@
 
 import json
 import logging
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from media_files import assert_one_line
 from processes import wait_until
+from small_training import small_training
 
 from hdam.pipelines.errors import InputError
-from hdam.platform import holds, store
-from hdam.platform.holds import held, is_holder, read_hold
+from hdam.platform import holds, runs, store, tracking
+from hdam.platform.holds import held, is_alive, is_holder, read_hold
 from hdam.platform.procedure import ending
-from hdam.platform.runs import StageRecord, holding, is_held, write_record
+from hdam.platform.runs import RunRecord, StageRecord, holding, is_held, write_record
 from hdam.platform.shared_checkpoints import TakenOverError
+from hdam.platform.status import examine_experiment
 from hdam.platform.store import StoreError, place_of
+from hdam.platform.tracked_run import begin_run
 
 
 def test_who_holds_a_place_keeps_other_machines_out(shared, disks):
@@ -41,6 +46,50 @@ def test_a_hold_whose_driver_is_gone_is_taken_over(shared, disks, caplog, monkey
     with caplog.at_level(logging.INFO, logger="hdam"), held(place, "new", is_waiting=False):
         assert is_holder(place, "new") and not is_holder(place, "dead")
     assert "held by a-host" in caplog.text
+
+
+def test_a_hold_that_stood_still_is_not_looked_at_for_another_minute(shared, disks, monkeypatch):
+    monkeypatch.setattr(holds, "SECONDS_TO_STALE", 0.5)
+    place, hold = place_of(disks("first")), holds.Hold("stale", "another disk", "a-host", 7)
+    holds._write(place, hold)
+    assert not is_alive(place, hold)
+    with monkeypatch.context() as patch:
+        patch.setattr(holds.time, "sleep", lambda _: pytest.fail("it was looked at"))
+        assert not is_alive(place, hold)
+    assert is_alive(place, hold._replace(beat=8)), "the hold there is another one"
+
+
+def test_the_status_looks_at_all_that_another_machine_holds_at_once(
+    shared, disks, dataset, monkeypatch, tmp_path, caplog
+):
+    disks("first")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment, client = small_training(dataset), tracking.connect()
+    status = examine_experiment(experiment)
+    stage_dir = tracking.results_dir() / "stages" / Path(status.stages[0].place).name
+    runs_left = {}
+    for folder, kind in ((status.run_dir, RunRecord), (stage_dir, StageRecord)):
+        folder.mkdir(parents=True)
+        runs_left[folder] = begin_run(client, "squares", run_name=folder.name)
+        write_record(folder, kind(status="running", mlflow_run_id=runs_left[folder]))
+        holds._write(place_of(folder), holds.Hold(folder.name, holds.disk_name(), "a-host", 7))
+    disks("second")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setattr(holds, "SECONDS_TO_STALE", 1.5)
+    seen, both = set(), threading.Barrier(2, timeout=60)
+
+    def look(place, hold):
+        if hold not in seen:
+            seen.add(hold)
+            both.wait()
+        return is_alive(place, hold)
+
+    monkeypatch.setattr(runs, "is_alive", look)
+    with caplog.at_level(logging.INFO, logger="hdam"):
+        status = examine_experiment(experiment)
+    assert (status.state, status.stages[0].state, status.stages[1].state) == ("killed", "killed", "to do")
+    assert [client.get_run(run_id).info.status for run_id in runs_left.values()] == ["KILLED"] * 2
+    assert caplog.text.count("looking whether a-host still works on it, which takes 2 s at most") == 1
 
 
 def test_the_same_disk_takes_over_at_once(shared, disks, monkeypatch):

@@ -1,13 +1,16 @@
 """Stages and what belongs to them, begun on one disk, and used and finished on another."""
 
+import contextlib
 import logging
 import os
+import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from local_store import keep_results_in
+from ray.exceptions import RayActorError
 from small_models import small_model
 from small_training import small_training
 from stored_checkpoints import STAGE, keep, upload
@@ -17,6 +20,8 @@ from hdam.models.objective import build_objective
 from hdam.pipelines.errors import InputError
 from hdam.platform import stage_training, store
 from hdam.platform.checkpoints import STATE_NAME, read_checkpoint, write_checkpoint
+from hdam.platform.cluster import Machine
+from hdam.platform.evaluation import actors
 from hdam.platform.evaluation import evaluate as evaluation
 from hdam.platform.evaluation.plan import EvaluationSettings
 from hdam.platform.evaluation.results import read_evaluation
@@ -84,18 +89,39 @@ def test_first_weights_of_before_are_replaced(shared, disks, monkeypatch):
     assert initial.read_bytes() == b"new"
 
 
-def test_pictures_of_a_worker_on_another_disk_come_with_their_message(results, monkeypatch):
+@pytest.fixture
+def listen(results, monkeypatch):
+    """Makes a listener; also the list of the pictures that it has sent."""
     sent = []
     monkeypatch.setattr(
         stage_training, "Outbox", lambda *_, **__: SimpleNamespace(add_picture=lambda path, step: sent.append(path))
     )
-    job = SimpleNamespace(
-        client=None, run_id="", folder=results, on_message=lambda *_: None, stage=SimpleNamespace(kind="hdam")
-    )
-    listener = stage_training.Listener(lambda _: None, job)
+    stage = SimpleNamespace(kind="hdam")
+    job = SimpleNamespace(client=None, run_id="", folder=results, on_message=lambda *_: None, stage=stage)
+    return stage_training.Listener(lambda _: None, job), sent
+
+
+def test_pictures_of_a_worker_on_another_disk_come_with_their_message(listen, results):
+    listener, sent = listen
     path = results / STAGE / "pictures" / "step-00000005.png"
     listener(Pictured(step=5, path=str(path), content=b"picture"))
     assert sent == [path] and path.read_bytes() == b"picture"
+
+
+def test_a_full_disk_of_the_driver_costs_pictures_alone(listen, small_disk, caplog):
+    listener, sent = listen
+    paths = [small_disk / "pictures" / f"step-{step:08d}.png" for step in range(3)]
+    with (small_disk / "filling").open("wb") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 20))
+            file.flush()
+    for step, path in enumerate(paths[:2]):
+        listener(Pictured(step=step, path=str(path), content=bytes(1 << 16)))
+    assert sent == [] and not list(small_disk.rglob("*.p*"))
+    assert len(caplog.messages) == 1 and "No space left" in caplog.text
+    (small_disk / "filling").unlink()
+    listener(Pictured(step=2, path=str(paths[2]), content=b"picture"))
+    assert sent == paths[2:]
 
 
 def test_a_node_of_its_own_disk_screens_what_another_has_trained(shared, disks, dataset):
@@ -119,7 +145,10 @@ def test_a_node_of_its_own_disk_screens_what_another_has_trained(shared, disks, 
         brought(disks("third") / "step-00000009", place)
 
 
-def test_clips_that_another_disk_has_measured_come_home(shared, disks, dataset, monkeypatch):
+@pytest.mark.parametrize("fault", [None, KeyboardInterrupt(), RayActorError()])
+def test_clips_that_another_disk_has_measured_come_home_and_nothing_stays(
+    shared, disks, dataset, monkeypatch, tmp_path, fault
+):
     """As on a cluster, without one: an actor on another node is called here."""
 
     def score_elsewhere(make, items, **_):
@@ -130,18 +159,32 @@ def test_clips_that_another_disk_has_measured_come_home(shared, disks, dataset, 
             there = Path(os.environ["HDAM_RESULTS"]) / folder.relative_to(home)
             scored = make.func(dataset, settings, names, there, place)(item)
             monkeypatch.setenv("HDAM_RESULTS", home)
+            assert {"frames", "model", "videos"} <= set(place.names())
             yield scored
+            if faults:
+                raise faults.pop()
 
     disks("first")
+    faults = [fault] if fault else []
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     settings = EvaluationSettings(protocols=("reconstruction",), metrics=("l1",))
     monkeypatch.setattr(evaluation, "run_on_actors", score_elsewhere)
     monkeypatch.setattr(evaluation, "ray_session", lambda _: nullcontext())
-    monkeypatch.setattr(evaluation.ray, "cluster_resources", dict)
+    monkeypatch.setattr(actors, "has_now", lambda: Machine(1, 0))
+    if fault:
+        told = None if isinstance(fault, KeyboardInterrupt) else r"^not measured: a process died: .*; the same command"
+        with pytest.raises((KeyboardInterrupt, InputError), match=told):
+            evaluation.evaluate(small_model(), dataset, settings=settings)
+        (found,) = (tmp_path / "first" / "evaluations").iterdir()
+        assert place_of(found).names() == [] and not (found / "model").exists()
     folder = evaluation.evaluate(small_model(), dataset, settings=settings)
     record = read_evaluation(folder)
     assert record.status == "finished" and record.num_clips == 2
     assert len(list((folder / "videos").rglob("*.mp4"))) == 2
     assert place_of(folder).names() == [], "nothing of it stays in the store"
+    assert not (tmp_path / "second" / "evaluations").exists() and not list((tmp_path / "temporary").iterdir())
+    assert not (folder / "model").exists()
 
 
 @pytest.mark.usefixtures("ray_session")

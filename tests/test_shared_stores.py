@@ -119,6 +119,8 @@ def test_a_new_head_with_an_empty_disk_goes_on(server, squares, s3, separate_dis
         evaluated = head.command("evaluate", "models:/hdam-squares@candidate", *options, **variables)
         measured, _ = evaluated.communicate(timeout=900)
         assert evaluated.returncode == 0 and "models:/hdam-squares@candidate is version 1" in measured, measured
+    evaluations = Place(f"{store}/evaluations")
+    assert not any(evaluations.folder(name).names() for name in evaluations.names()), "files of actors are gone"
     assert int(re.search(r"going on from the checkpoint of step\s+(\d+)", said)[1]) == int(left.removeprefix("step-"))
     assert stored_checkpoints(place).keys() >= {"step-00000060"}
     (version,) = show_model("hdam-squares").versions

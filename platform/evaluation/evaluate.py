@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import ray
+from ray.exceptions import RayError
 
 from hdam.models.weights import digest_of
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import Manifest, check_size, load_manifest
 from hdam.pipelines.tasks import Lost
 from hdam.platform.cluster import ray_session
+from hdam.platform.evaluation.actors import WHAT_IS_UP, Workers, lent_model
 from hdam.platform.evaluation.choice import Choice, choose_metrics
 from hdam.platform.evaluation.metrics import METRICS, Protocol
 from hdam.platform.evaluation.plan import EvaluationSettings, Item, plan_items
 from hdam.platform.evaluation.report import write_tables
-from hdam.platform.evaluation.results import VIDEOS_DIR, EvaluationRecord, Mean, read_evaluation, write_evaluation
-from hdam.platform.evaluation.scoring import MODEL_DIR, files_of, make_scorer
+from hdam.platform.evaluation.results import EvaluationRecord, Mean, read_evaluation, write_evaluation
+from hdam.platform.evaluation.scoring import files_of, make_scorer
 from hdam.platform.evaluation.sheet import write_sheet
 from hdam.platform.evaluation.tables import (
     FRAMES_DIR,
@@ -41,10 +42,10 @@ from hdam.platform.evaluation.tables import (
     read_frames,
     write_table,
 )
-from hdam.platform.model_folder import LoadedModel, write_model
+from hdam.platform.failures import describe
+from hdam.platform.model_folder import LoadedModel
 from hdam.platform.ray_tasks import TASKS_ONLY, run_on_actors
 from hdam.platform.runs import holding
-from hdam.platform.shared_files import share_files
 from hdam.platform.store import Place, check_store, patiently, place_of
 from hdam.platform.tracking import results_dir
 
@@ -75,14 +76,17 @@ def evaluate(
     *,
     settings: EvaluationSettings,
     fresh: bool = False,
+    workers: Workers = WHAT_IS_UP,
     on_item: OnItem = lambda done, total: None,  # noqa: ARG005
 ) -> Path:
     """Measure a model on the clips of a split; returns the folder of the finished evaluation.
 
     A finished one of the same model, dataset, settings and instruments is used again unless `fresh`; an interrupted one
     goes on. `on_item` hears how many items are done, and of how many. Raises InputError for a dataset of another size,
-    settings that cannot be, instruments that are not here, and clips whose process died twice.
+    settings that cannot be, instruments that are not here, more workers than fit, a store that is away for minutes, and
+    clips whose process died twice.
     """
+    workers.check()
     work = _prepare(loaded, dataset, settings)
     check_store()
     with holding(work.folder, is_waiting=True):
@@ -94,11 +98,13 @@ def evaluate(
             return work.folder
         write_evaluation(work.folder, work.record)
         try:
-            _score_items(work, on_item)
+            _score_items(work, workers, on_item)
             _finish(work)
         except KeyboardInterrupt:
             LOG.warning("interrupted; clips that are measured stay, and the same command goes on from there")
             raise
+        except RayError as error:
+            raise InputError(f"not measured: {describe(error)}; the same command goes on from what is") from error
         except OSError as error:
             raise InputError(
                 f"{work.folder} cannot be written ({error}); the same command goes on when it can"
@@ -166,7 +172,7 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _score_items(work: Work, on_item: OnItem) -> None:
+def _score_items(work: Work, workers: Workers, on_item: OnItem) -> None:
     """Bring the files of all items into the folder; those that are there already stay."""
     names = work.choice.names
     left = [item for item in work.items if read_frames(work.folder, item, names) is None]
@@ -177,12 +183,12 @@ def _score_items(work: Work, on_item: OnItem) -> None:
     if done:
         LOG.info("going on: %d of %d clips are measured", done, total)
     lost, place = [], place_of(work.folder)
-    _write_model(work, place)
-    with ray_session(TASKS_ONLY):
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        make = functools.partial(make_scorer, work.dataset, work.settings, names, work.folder, place)
-        actors = gpus or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        for result in run_on_actors(make, left, actors=actors, num_gpus=float(gpus > 0)):
+    with lent_model(work.loaded, work.folder, place), ray_session(TASKS_ONLY):
+        actors, gpus = workers.crew()
+        make = functools.partial(
+            make_scorer, work.dataset, work.settings, names, work.folder, place, may_use_gpu=gpus > 0
+        )
+        for result in run_on_actors(make, left, actors=actors, num_gpus=gpus):
             if isinstance(result, Lost):
                 lost.append(f"{left[result.number].name} ({result.reason})")
                 continue
@@ -196,20 +202,9 @@ def _score_items(work: Work, on_item: OnItem) -> None:
 
 
 def _fetch_item(work: Work, item: Item, place: Place) -> None:
-    """What an actor on another node has written."""
+    """What an actor has uploaded."""
     for name in files_of(item):
-        if not (work.folder / name).exists():
-            patiently(lambda name=name: place.get(name, work.folder / name))  # type: ignore[misc]
-
-
-def _write_model(work: Work, place: Place | None) -> None:
-    """Put the model where all actors find it, wherever it came from."""
-    folder = work.folder / MODEL_DIR
-    if folder.exists():
-        shutil.rmtree(folder)
-    write_model(folder, model=work.loaded.model, experiment=work.loaded.experiment)
-    if place is not None:
-        patiently(lambda: share_files(folder, place.folder(MODEL_DIR), leave_out=()))
+        patiently(lambda name=name: place.get(name, work.folder / name))  # type: ignore[misc]
 
 
 def _finish(work: Work) -> None:
@@ -226,11 +221,7 @@ def _finish(work: Work) -> None:
     record = dataclasses.replace(work.record, status="finished", means=means)
     write_tables(work.folder, record)
     write_evaluation(work.folder, record)
-    for name in (FRAMES_DIR, MODEL_DIR):
-        shutil.rmtree(work.folder / name, ignore_errors=True)
-    if (place := place_of(work.folder)) is not None:
-        for name in (FRAMES_DIR, MODEL_DIR, VIDEOS_DIR):
-            patiently(lambda name=name: place.remove(name))  # type: ignore[misc]
+    shutil.rmtree(work.folder / FRAMES_DIR, ignore_errors=True)
 
 
 def _means(items: Sequence[Item], protocol: Protocol, states: Sequence[States]) -> dict[str, Mean]:

@@ -1,6 +1,8 @@
 """One item of an evaluation, from reading the clip to its file of numbers and its video."""
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -30,19 +32,27 @@ LABELS = ("source", "driving", "result")
 
 
 def make_scorer(
-    dataset: str, settings: EvaluationSettings, metrics: Sequence[str], folder: Path, place: Place | None = None
+    dataset: str,
+    settings: EvaluationSettings,
+    metrics: Sequence[str],
+    folder: Path,
+    place: Place | None = None,
+    *,
+    may_use_gpu: bool = True,
 ) -> Callable[[Item], Item]:
     """What scores an item and writes it into `folder`: made once in every process, with the model that lies there.
 
-    With a `place` in the shared store, the model is fetched from it and the item's files are uploaded.
+    With a `place` in the shared store, the model is fetched from it, the item's files are uploaded, and this disk keeps
+    none of them. Raises StoreError where the store is away for minutes, as what is made does.
     """
-    if place is not None:
-        patiently(lambda: fetch_files(folder / MODEL_DIR, place.folder(MODEL_DIR)))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if may_use_gpu and torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)  # so that sums are rounded in the same way whatever else this machine does
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    model, _ = read_model(folder / MODEL_DIR)
+    with _at_hand(folder, place) as here:
+        if place is not None:
+            patiently(lambda: fetch_files(here / MODEL_DIR, place.folder(MODEL_DIR)))
+        model, _ = read_model(here / MODEL_DIR)
     model.to(device)
     instruments = Instruments(device)
 
@@ -58,16 +68,27 @@ def make_scorer(
         truth = driving if item.protocol == "reconstruction" else None
         seen = Seen(result=painted.frames, source=source, truth=truth)
         scores = measure(seen, wanted, instruments, device=device)
-        video, frames = files_of(item)
-        _write_video(folder / video, seen, driving, fps=clip.fps)
         broken = torch.from_numpy(~painted.is_sound)
         told = {name: _with_broken(found, broken) for name, found in scores.items()}
-        write_table(folder / frames, frame_table(item, told, metrics))
-        for name in (video, frames) if place is not None else ():
-            patiently(lambda name=name: place.put(folder / name, name))  # type: ignore[misc, union-attr]
+        video, frames = files_of(item)
+        with _at_hand(folder, place) as here:
+            _write_video(here / video, seen, driving, fps=clip.fps)
+            write_table(here / frames, frame_table(item, told, metrics))
+            for name in (video, frames) if place is not None else ():
+                patiently(lambda name=name: place.put(here / name, name))  # type: ignore[misc, union-attr]
         return item
 
     return score
+
+
+@contextmanager
+def _at_hand(folder: Path, place: Place | None) -> Iterator[Path]:
+    """Where this process reads and writes: `folder`, or with a store a folder that goes when it has done so."""
+    if place is None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="hdam-evaluation-") as own:
+        yield Path(own)
 
 
 def files_of(item: Item) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from ray import tune
 from ray.tune.search import BasicVariantGenerator
 
 from hdam.platform import tracking
-from hdam.platform.cluster import HEAD
+from hdam.platform.cluster import ADDRESS, HEAD
 from hdam.platform.tune.plan import SweepPlan
 from hdam.platform.tune.records import TrialRecord
 from hdam.platform.tune.schedulers import make_scheduler
@@ -25,7 +25,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-OUR_VARIABLES = ("HDAM_", "MLFLOW_")
+OUR_VARIABLES = ("HDAM_", "MLFLOW_", ADDRESS)
 TOKEN = 1e-3
 """Of the head, where all trials are: they take none of the CPUs, which are their workers'."""
 LENT = 0.9
@@ -72,7 +72,10 @@ def make_tuner(plan: SweepPlan, queue: Queue, watch: Watch, *, make_config: Make
 
 
 def _environment() -> dict[str, str]:
-    """Where results and tracking are. It goes through memory alone, for there may be passwords in it."""
+    """Where results and tracking are, and whether a cluster was joined, of which nothing is refused, since it may grow.
+
+    It goes through memory alone, for there may be passwords in it.
+    """
     ours = {name: value for name, value in os.environ.items() if name.startswith(OUR_VARIABLES)}
     return ours | {"HDAM_RESULTS": str(tracking.results_dir())}
 
