@@ -16,19 +16,19 @@ from rich.logging import RichHandler
 from typer.core import TyperGroup
 
 from hdam.pipelines.errors import InputError
-from hdam.platform.cli_bench import bench_app
-from hdam.platform.cli_cluster import cluster_app
-from hdam.platform.cli_compare import compare
-from hdam.platform.cli_data import data_app
-from hdam.platform.cli_detectors import detectors_app
-from hdam.platform.cli_evaluate import evaluate
-from hdam.platform.cli_jobs import jobs_app, submit
-from hdam.platform.cli_models import models_app
-from hdam.platform.cli_plan import plan
-from hdam.platform.cli_published import export_weights, import_weights
-from hdam.platform.cli_show import show_app, structure_score
-from hdam.platform.cli_tune import tune
-from hdam.platform.cli_weights import weights_app
+from hdam.platform.commands.bench import bench_app
+from hdam.platform.commands.cluster import cluster_app
+from hdam.platform.commands.compare import compare
+from hdam.platform.commands.data import data_app
+from hdam.platform.commands.detectors import detectors_app
+from hdam.platform.commands.evaluate import evaluate
+from hdam.platform.commands.jobs import jobs_app, submit
+from hdam.platform.commands.models import models_app
+from hdam.platform.commands.plan import plan
+from hdam.platform.commands.published import export_weights, import_weights
+from hdam.platform.commands.show import show_app, structure_score
+from hdam.platform.commands.tune import tune
+from hdam.platform.commands.weights import weights_app
 from hdam.platform.reports import counting
 
 LOG = logging.getLogger("hdam")

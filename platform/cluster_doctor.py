@@ -22,7 +22,7 @@ from hdam.platform import tracking
 from hdam.platform.cluster import must_have_cluster, ray_session
 from hdam.platform.doctor import Finding
 from hdam.platform.ray_tasks import TASKS_ONLY
-from hdam.platform.store import VARIABLE, Place, probe, store
+from hdam.platform.sharing.store import VARIABLE, Place, probe, store
 from hdam.platform.tracked_run import probe_run
 
 LOG = logging.getLogger("hdam")

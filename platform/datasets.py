@@ -94,6 +94,7 @@ def stream(plan: PairPlan, *, first_step: int, last_step: int, resources: Resour
     # One byte: every bundle is a block of its own, so that bundles go round the workers one by one.
     context.target_max_block_size = 1
     context.custom_execution_callback_classes = [Rest]
+    context.execution_no_progress_timeout_s = -1  # steps may be slow, and a store may be away
     stored_plan = ray.put(plan)
 
     def begin_tasks(_: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -24,9 +24,9 @@ from hdam.platform.failures import StopOnLasting, TrainingError, describe
 from hdam.platform.messages import Inbox, Joined, Lost, MachineMessage, Mailbox, Message, Waiting
 from hdam.platform.pair_plan import PairPlan
 from hdam.platform.scaling import ScalableTrainer, WorkerPolicy, scaling_config
-from hdam.platform.shared_checkpoints import newest_step, step_to_tell
-from hdam.platform.shared_files import FILES_DIR, SharedFile, offer_file
-from hdam.platform.store import place_of, store
+from hdam.platform.sharing.checkpoints import newest_step, step_to_tell
+from hdam.platform.sharing.files import FILES_DIR, SharedFile, offer_file
+from hdam.platform.sharing.store import place_of, store
 from hdam.platform.worker import Task, run_worker
 
 LOG = logging.getLogger("hdam")

@@ -10,9 +10,9 @@ from hdam.platform.checkpoints import step_of
 from hdam.platform.messages import Message
 from hdam.platform.prepared import Prepared
 from hdam.platform.runs import StageRecord
-from hdam.platform.shared_checkpoints import fetch_newest
+from hdam.platform.sharing.checkpoints import fetch_newest
+from hdam.platform.sharing.store import place_of
 from hdam.platform.stages import Stage, StageKind
-from hdam.platform.store import place_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hdam.pipelines.errors import InputError, first_line
 from hdam.platform import tracking
 from hdam.platform.job import Done, Job, OnStageMessage, ignore
+from hdam.platform.locks import holding, is_lost
 from hdam.platform.prepared import Prepared
 from hdam.platform.publishing import publish
 from hdam.platform.reports import RUN_ID_LENGTH
@@ -21,18 +22,16 @@ from hdam.platform.runs import (
     StageRecord,
     begun_stage,
     claim_stage,
-    holding,
-    is_lost,
     read_record,
     write_record,
 )
-from hdam.platform.shared_checkpoints import step_to_tell
-from hdam.platform.shared_stages import adopt_stage, fetch_stage, share_stage
+from hdam.platform.sharing.checkpoints import step_to_tell
+from hdam.platform.sharing.stages import adopt_stage, fetch_stage, share_stage
+from hdam.platform.sharing.store import place_of
 from hdam.platform.stage_evaluation import evaluate_stage
 from hdam.platform.stage_screening import screen_stage
 from hdam.platform.stage_training import train_stage
 from hdam.platform.stages import Stage, StageKind
-from hdam.platform.store import place_of
 from hdam.platform.tracked_run import Status, end_run, resume_run, start_run
 from hdam.platform.watchdog import Watchdog
 

@@ -22,8 +22,8 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from hdam.experiments.experiment import ResourceConfig
 from hdam.platform.failures import TrainingError
 from hdam.platform.messages import Joined, Lost, Waiting
-from hdam.platform.shared_checkpoints import stored_step
-from hdam.platform.store import Place, StoreError
+from hdam.platform.sharing.checkpoints import stored_step
+from hdam.platform.sharing.store import Place, StoreError
 
 LOOK_SECONDS = 1.0
 """Between two looks at the machines."""

@@ -11,9 +11,9 @@ from hdam.platform.messages import Counted
 from hdam.platform.model_folder import read_checkpointed_model
 from hdam.platform.progress import progress_of
 from hdam.platform.remote import Tell, call_on_cluster
-from hdam.platform.shared_checkpoints import brought
+from hdam.platform.sharing.checkpoints import brought
+from hdam.platform.sharing.store import Place, place_of
 from hdam.platform.stages import TEST_SPLIT
-from hdam.platform.store import Place, place_of
 from hdam.platform.train_report import reconstruction_to_json
 
 LOG = logging.getLogger("hdam")

@@ -24,8 +24,8 @@ from hdam.platform.pair_plan import PairPlan
 from hdam.platform.progress import progress_of
 from hdam.platform.remote import Tell, call_on_cluster
 from hdam.platform.screening_sheet import draw_screening
-from hdam.platform.shared_checkpoints import brought
-from hdam.platform.store import Place, place_of
+from hdam.platform.sharing.checkpoints import brought
+from hdam.platform.sharing.store import Place, place_of
 
 LOG = logging.getLogger("hdam")
 

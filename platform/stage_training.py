@@ -20,9 +20,9 @@ from hdam.platform.messages import Kept, Measured, Message, Pictured, Skipped, S
 from hdam.platform.outbox import Outbox
 from hdam.platform.progress import progress_of
 from hdam.platform.runs import write_json
-from hdam.platform.shared_checkpoints import fetch_newest, newest_step
+from hdam.platform.sharing.checkpoints import fetch_newest, newest_step
+from hdam.platform.sharing.store import Place, patiently, place_of
 from hdam.platform.stages import with_screening
-from hdam.platform.store import Place, patiently, place_of
 
 LOG = logging.getLogger("hdam")
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from hdam.experiments.experiment import Experiment
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import load_manifest
-from hdam.platform import holds, tracking
-from hdam.platform.holds import held_elsewhere
+from hdam.platform import tracking
+from hdam.platform.locks import is_held
 from hdam.platform.runs import (
     PROGRESS_NAME,
     RUNS_DIR,
@@ -21,12 +21,13 @@ from hdam.platform.runs import (
     begun_stage,
     find_run,
     find_stage,
-    is_held,
     read_record,
 )
-from hdam.platform.shared_checkpoints import best_known, step_to_tell
+from hdam.platform.sharing import holds
+from hdam.platform.sharing.checkpoints import best_known, step_to_tell
+from hdam.platform.sharing.holds import held_elsewhere
+from hdam.platform.sharing.store import check_store, place_of
 from hdam.platform.stages import Stage, plan_stages, run_name, with_absolute_paths
-from hdam.platform.store import check_store, place_of
 from hdam.platform.tracked_run import settle_run
 from hdam.platform.train_report import outcome
 

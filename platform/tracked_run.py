@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hdam.experiments.experiment import Experiment
 from hdam.pipelines.errors import InputError
 from hdam.pipelines.manifest import Manifest
-from hdam.platform.runs import locked_if_free
+from hdam.platform.locks import locked_if_free
 from hdam.platform.tracking import JOB_VARIABLE, connect, has_server, results_dir, tolerated
 
 if TYPE_CHECKING:  # MLflow takes seconds to import

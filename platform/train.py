@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from hdam.experiments.experiment import Experiment
 from hdam.platform import tracking
 from hdam.platform.cluster import ray_session
+from hdam.platform.locks import holding
 from hdam.platform.prepared import Prepared, prepare_training
 from hdam.platform.publishing import scores_of
 from hdam.platform.recorded_run import RecordedRun
 from hdam.platform.registration import register_trained
 from hdam.platform.registry import is_registered
-from hdam.platform.runs import RUNS_DIR, RunRecord, find_run, holding, read_record
+from hdam.platform.runs import RUNS_DIR, RunRecord, find_run, read_record
+from hdam.platform.sharing.store import check_store
 from hdam.platform.stages import StageKind, check_kind, run_name
-from hdam.platform.store import check_store
 from hdam.platform.tracked_run import log_metrics
 from hdam.platform.train_report import TrainReport, report_from_json
 from hdam.platform.watchdog import Watchdog

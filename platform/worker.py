@@ -20,17 +20,17 @@ from hdam.models.weights import load_weights
 from hdam.platform.checkpoints import read_checkpoint, write_checkpoint
 from hdam.platform.datasets import batches_of_worker
 from hdam.platform.held_out import HeldOut, open_held_out
+from hdam.platform.locks import is_current
 from hdam.platform.memory import keep_freed_memory
 from hdam.platform.messages import Kept, Message, Pictured, Post, Skipped, Started, Stepped, Warned
 from hdam.platform.meter import Batch, Meter, timed
 from hdam.platform.reductions import all_agree
-from hdam.platform.runs import is_current
-from hdam.platform.shared_checkpoints import TakenOverError, brought, fetch_newest, share_checkpoints
-from hdam.platform.shared_files import SharedFile
+from hdam.platform.sharing.checkpoints import TakenOverError, brought, fetch_newest, share_checkpoints
+from hdam.platform.sharing.files import SharedFile
+from hdam.platform.sharing.store import Place, patiently
+from hdam.platform.sharing.uploader import Uploader
 from hdam.platform.skipped import save_batch
 from hdam.platform.step import NonFiniteError, StepResult, TrainStep
-from hdam.platform.store import Place, patiently
-from hdam.platform.uploader import Uploader
 
 PICTURES_DIR = "pictures"
 
@@ -49,7 +49,7 @@ class Task:
     files: tuple[SharedFile, ...]
     """What the training reads besides the dataset, where nodes share no disk."""
     attempt: str
-    """Who may write there, see `runs.holding`."""
+    """Who may write there, see `locks.holding`."""
     lineage: str
     """Of the checkpoints that count, see `StageRecord`."""
     steps_per_epoch: int

@@ -18,7 +18,7 @@ from postgres_server import find_program
 if TYPE_CHECKING:
     from cluster_head import ClusterHead
 
-    from hdam.platform.store import Place
+    from hdam.platform.sharing.store import Place
 
 # Before anything imports hdam.models: every shape that a signature there states is checked whenever it is called.
 jaxtyping.install_import_hook("hdam.models", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
@@ -215,7 +215,7 @@ def head() -> Iterator["ClusterHead"]:
 @pytest.fixture
 def shared(s3: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> "Place":
     """A shared store of this test's own, where nobody waits long for holds."""
-    from hdam.platform import holds, store
+    from hdam.platform.sharing import holds, store
 
     monkeypatch.setattr(holds, "SECONDS_TO_SETTLE", 0.1)
     monkeypatch.setattr(holds, "SECONDS_PER_BEAT", 0.1)

@@ -5,9 +5,9 @@ import functools
 import torch
 
 from hdam.platform.checkpoints import write_checkpoint
-from hdam.platform.holds import held
-from hdam.platform.shared_checkpoints import share_checkpoints
-from hdam.platform.uploader import Uploader
+from hdam.platform.sharing.checkpoints import share_checkpoints
+from hdam.platform.sharing.holds import held
+from hdam.platform.sharing.uploader import Uploader
 
 STAGE = "stages/hdam-0123456789"
 """Where a stage lies below results, and in the store."""

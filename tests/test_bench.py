@@ -15,7 +15,7 @@ from hdam.platform.bench.clips import export_frames, puppet_clips, stored_clips,
 from hdam.platform.bench.contenders import FramePairs
 from hdam.platform.bench.cost import measured
 from hdam.platform.bench.data import BenchSettings, Round, Stream, compare, prepare_contest
-from hdam.platform.cli_bench import bench_app
+from hdam.platform.commands.bench import bench_app
 from hdam.platform.datasets import open_dataset
 
 SETTINGS = BenchSettings(size=32, num_clips=3, num_frames=8, batch_size=8, num_pairs=64, rounds=1)

@@ -8,9 +8,10 @@ from media_files import assert_one_line
 from typer.testing import CliRunner
 
 from hdam.pipelines.errors import InputError
-from hdam.platform import cluster, cluster_doctor, store
+from hdam.platform import cluster, cluster_doctor
 from hdam.platform.cli import app
 from hdam.platform.cluster_doctor import examine_cluster
+from hdam.platform.sharing import store
 
 NOWHERE = "http://127.0.0.1:9"
 

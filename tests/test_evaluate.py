@@ -33,7 +33,7 @@ from hdam.platform.evaluation.tables import mean_states, read_clip_means, read_f
 from hdam.platform.model_folder import write_model
 from hdam.platform.ray_tasks import run_on_actors
 from hdam.platform.registry import register, show_model
-from hdam.platform.store import StoreError
+from hdam.platform.sharing.store import StoreError
 from hdam.platform.tracked_run import end_run, start_run
 from hdam.platform.tracking import connect
 

@@ -12,13 +12,15 @@ from processes import wait_until
 from small_training import small_training
 
 from hdam.pipelines.errors import InputError
-from hdam.platform import holds, runs, store, tracking
-from hdam.platform.holds import held, is_alive, is_holder, read_hold
+from hdam.platform import locks, tracking
+from hdam.platform.locks import holding, is_held
 from hdam.platform.procedure import ending
-from hdam.platform.runs import RunRecord, StageRecord, holding, is_held, write_record
-from hdam.platform.shared_checkpoints import TakenOverError
+from hdam.platform.runs import RunRecord, StageRecord, write_record
+from hdam.platform.sharing import holds, store
+from hdam.platform.sharing.checkpoints import TakenOverError
+from hdam.platform.sharing.holds import held, is_alive, is_holder, read_hold
+from hdam.platform.sharing.store import StoreError, place_of
 from hdam.platform.status import examine_experiment
-from hdam.platform.store import StoreError, place_of
 from hdam.platform.tracked_run import begin_run
 
 
@@ -84,7 +86,7 @@ def test_the_status_looks_at_all_that_another_machine_holds_at_once(
             both.wait()
         return is_alive(place, hold)
 
-    monkeypatch.setattr(runs, "is_alive", look)
+    monkeypatch.setattr(locks, "is_alive", look)
     with caplog.at_level(logging.INFO, logger="hdam"):
         status = examine_experiment(experiment)
     assert (status.state, status.stages[0].state, status.stages[1].state) == ("killed", "killed", "to do")

@@ -16,7 +16,7 @@ from hdam.platform.failures import TrainingError
 from hdam.platform.fit import line_of
 from hdam.platform.messages import Inbox, Joined, Lost, Mailbox, Waiting
 from hdam.platform.scaling import WorkerPolicy, needs_of, num_that_fit
-from hdam.platform.store import place_of
+from hdam.platform.sharing.store import place_of
 
 GPU_NODE = {"CPU": 16, "GPU": 4, "memory": 1e11}
 CPU_NODE = {"CPU": 8}

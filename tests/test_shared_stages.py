@@ -18,27 +18,29 @@ from stored_checkpoints import STAGE, keep, upload
 from hdam.experiments.experiment import ScreenConfig
 from hdam.models.objective import build_objective
 from hdam.pipelines.errors import InputError
-from hdam.platform import stage_training, store
+from hdam.platform import stage_training
 from hdam.platform.checkpoints import STATE_NAME, read_checkpoint, write_checkpoint
 from hdam.platform.cluster import Machine
 from hdam.platform.evaluation import actors
 from hdam.platform.evaluation import evaluate as evaluation
 from hdam.platform.evaluation.plan import EvaluationSettings
 from hdam.platform.evaluation.results import read_evaluation
+from hdam.platform.locks import holding
 from hdam.platform.messages import Pictured
 from hdam.platform.prepared import prepare_training
-from hdam.platform.runs import StageRecord, claim_stage, holding, numbered_folders, read_record, write_record
-from hdam.platform.shared_checkpoints import (
+from hdam.platform.runs import StageRecord, claim_stage, numbered_folders, read_record, write_record
+from hdam.platform.sharing import store
+from hdam.platform.sharing.checkpoints import (
     brought,
     fetch_newest,
     stored_checkpoints,
 )
-from hdam.platform.shared_files import offer_file
-from hdam.platform.shared_stages import adopt_stage, fetch_stage, share_stage
+from hdam.platform.sharing.files import offer_file
+from hdam.platform.sharing.stages import adopt_stage, fetch_stage, share_stage
+from hdam.platform.sharing.store import Place, StoreError, place_of
 from hdam.platform.stage_evaluation import evaluate_checkpoint
 from hdam.platform.stage_screening import screen_checkpoint
 from hdam.platform.status import examine_experiment
-from hdam.platform.store import Place, StoreError, place_of
 from hdam.platform.train import train
 from hdam.platform.tune.population import take_weights
 

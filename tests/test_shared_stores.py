@@ -27,8 +27,8 @@ from hdam.pipelines.prepare_options import PrepareOptions
 from hdam.pipelines.puppets import write_puppets
 from hdam.platform import tracking
 from hdam.platform.registry import load_model, show_model
-from hdam.platform.shared_checkpoints import stored_checkpoints
-from hdam.platform.store import VARIABLE, Place
+from hdam.platform.sharing.checkpoints import stored_checkpoints
+from hdam.platform.sharing.store import VARIABLE, Place
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 

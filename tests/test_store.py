@@ -9,11 +9,10 @@ from processes import wait_until
 from stored_checkpoints import STAGE, keep, upload, uploader_of
 
 from hdam.pipelines.errors import InputError
-from hdam.platform import holds, store, uploader
 from hdam.platform.checkpoints import SEAL_NAME, STATE_NAME, newest_checkpoint, read_checkpoint, step_of
-from hdam.platform.holds import held
-from hdam.platform.runs import holding
-from hdam.platform.shared_checkpoints import (
+from hdam.platform.locks import holding
+from hdam.platform.sharing import holds, store, uploader
+from hdam.platform.sharing.checkpoints import (
     TakenOverError,
     best_known,
     brought,
@@ -21,7 +20,8 @@ from hdam.platform.shared_checkpoints import (
     newest_step,
     stored_checkpoints,
 )
-from hdam.platform.store import Place, StoreError, check_store, patiently, place_of
+from hdam.platform.sharing.holds import held
+from hdam.platform.sharing.store import Place, StoreError, check_store, patiently, place_of
 
 NOWHERE = "http://127.0.0.1:9"
 

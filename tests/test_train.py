@@ -22,10 +22,11 @@ from hdam.platform import tracking
 from hdam.platform.checkpoints import newest_checkpoint, read_checkpoint, step_of
 from hdam.platform.failures import StopOnLasting, describe
 from hdam.platform.fit import fit
+from hdam.platform.locks import locked
 from hdam.platform.messages import Measured, Started
 from hdam.platform.prepared import prepare_training
 from hdam.platform.registry import load_model
-from hdam.platform.runs import StageRecord, locked, read_record
+from hdam.platform.runs import StageRecord, read_record
 from hdam.platform.step import NonFiniteError
 from hdam.platform.train import train
 

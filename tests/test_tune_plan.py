@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 
 from hdam.experiments.experiment import ResourceConfig
 from hdam.pipelines.errors import InputError
-from hdam.platform import cluster, runs
+from hdam.platform import cluster
 from hdam.platform.checkpoints import write_checkpoint
 from hdam.platform.cli import app
-from hdam.platform.runs import STAGES_DIR, StageRecord, locked, write_json, write_record
+from hdam.platform.locks import locked
+from hdam.platform.runs import STAGES_DIR, StageRecord, write_json, write_record
 from hdam.platform.tune.cost import estimate
 from hdam.platform.tune.plan import check_fits, plan_sweep
 from hdam.platform.tune.points import Told, point_at
@@ -125,7 +126,7 @@ def test_there_has_to_be_something_to_restore(dataset, results, tmp_path):
 def test_a_sweep_that_is_at_work_is_left_to_it(dataset, results, tmp_path, monkeypatch):
     loaded = small_sweep(tmp_path, dataset, search=SEARCH)
     folder = results / "sweeps" / plan_sweep(loaded).name
-    monkeypatch.setattr(runs, "SECONDS_OF_PATIENCE", 0.0)
+    monkeypatch.setattr(locks, "SECONDS_OF_PATIENCE", 0.0)
     with locked(folder), pytest.raises(InputError, match=r"is being worked on by another process; wait for it$"):
         tune(loaded)
     assert not (folder / "sweep.json").exists()

@@ -12,12 +12,12 @@ import pytest
 from local_store import keep_results_in
 
 from hdam.platform import tracking
-from hdam.platform.runs import locked
+from hdam.platform.locks import locked
 
 DRIVER = """
 import sys
 from pathlib import Path
-from hdam.platform.runs import locked
+from hdam.platform.locks import locked
 from hdam.platform.watchdog import Watchdog
 with locked(Path(sys.argv[1])), Watchdog() as watchdog:
     for line in sys.stdin:

@@ -20,7 +20,7 @@ from hdam.platform.detection.body_environment import (
     fault_of_environment,
     python_of,
 )
-from hdam.platform.runs import locked
+from hdam.platform.locks import locked
 from hdam.platform.tracking import masked
 
 PARTIAL_DIR = ".partial"

@@ -14,8 +14,8 @@ from hdam.platform.evaluation.results import VIDEOS_DIR
 from hdam.platform.evaluation.scoring import MODEL_DIR
 from hdam.platform.evaluation.tables import FRAMES_DIR
 from hdam.platform.model_folder import LoadedModel, write_model
-from hdam.platform.shared_files import share_files
-from hdam.platform.store import Place, StoreError, patiently
+from hdam.platform.sharing.files import share_files
+from hdam.platform.sharing.store import Place, StoreError, patiently
 
 LOG = logging.getLogger("hdam")
 

@@ -43,10 +43,10 @@ from hdam.platform.evaluation.tables import (
     write_table,
 )
 from hdam.platform.failures import describe
+from hdam.platform.locks import holding
 from hdam.platform.model_folder import LoadedModel
 from hdam.platform.ray_tasks import TASKS_ONLY, run_on_actors
-from hdam.platform.runs import holding
-from hdam.platform.store import Place, check_store, patiently, place_of
+from hdam.platform.sharing.store import Place, check_store, patiently, place_of
 from hdam.platform.tracking import results_dir
 
 LOG = logging.getLogger("hdam")

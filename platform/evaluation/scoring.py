@@ -23,8 +23,8 @@ from hdam.platform.evaluation.tables import FRAMES_DIR, frame_table, write_table
 from hdam.platform.figures import cell_scale, image_from, tile
 from hdam.platform.images import frames_to_images
 from hdam.platform.model_folder import read_model
-from hdam.platform.shared_files import fetch_files
-from hdam.platform.store import Place, patiently
+from hdam.platform.sharing.files import fetch_files
+from hdam.platform.sharing.store import Place, patiently
 
 MODEL_DIR = "model"
 """The model, until the evaluation is finished."""

@@ -14,9 +14,9 @@ from hdam.platform import tracking
 from hdam.platform.checkpoints import copy_checkpoint, newest_checkpoint
 from hdam.platform.prepared import Prepared
 from hdam.platform.runs import STAGES_DIR, RunRecord, StageRecord, read_record, write_record
-from hdam.platform.shared_checkpoints import fetch_newest, forget_checkpoints
+from hdam.platform.sharing.checkpoints import fetch_newest, forget_checkpoints
+from hdam.platform.sharing.store import place_of
 from hdam.platform.stages import digest
-from hdam.platform.store import place_of
 
 
 def as_member(prepared: Prepared, sweep: str, number: int) -> Prepared:

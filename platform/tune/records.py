@@ -7,7 +7,7 @@ results/sweeps/NAME-KEY/
   report.html, report.md, trials.csv
   tune/                     what Ray Tune keeps while it runs; nothing is read from there
 
-With a shared store, see store.py, sweep.json and the records of trials there are the ones that count.
+With a shared store, see sharing/store.py, sweep.json and the records of trials there are the ones that count.
 """
 
 import logging
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hdam.pipelines.errors import InputError
-from hdam.platform.holds import check_mine
 from hdam.platform.runs import read_json, write_json
-from hdam.platform.store import StoreError, patiently, place_of
+from hdam.platform.sharing.holds import check_mine
+from hdam.platform.sharing.store import StoreError, patiently, place_of
 
 LOG = logging.getLogger("hdam")
 

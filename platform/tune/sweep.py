@@ -18,9 +18,9 @@ from hdam.platform import tracking
 from hdam.platform.cluster import must_be_on_head, ray_session
 from hdam.platform.failures import TrainingError, describe
 from hdam.platform.fit import in_background
+from hdam.platform.locks import holding
 from hdam.platform.procedure import ending
-from hdam.platform.runs import holding
-from hdam.platform.store import check_store, place_of
+from hdam.platform.sharing.store import check_store, place_of
 from hdam.platform.tracked_run import resume_run, start_run
 from hdam.platform.tune.files import write_report
 from hdam.platform.tune.outcome import conclude

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from hdam.experiments.experiment import Experiment
 from hdam.platform import tracking
 from hdam.platform.job import Done
+from hdam.platform.locks import holding
 from hdam.platform.messages import Kept, Measured, Message
 from hdam.platform.prepared import Prepared, prepare_training
 from hdam.platform.publishing import scores_of
 from hdam.platform.recorded_run import RecordedRun
-from hdam.platform.runs import holding
 from hdam.platform.stages import StageKind
 from hdam.platform.tracked_run import last_metrics, log_metrics
 from hdam.platform.train_report import reconstruction_from_json

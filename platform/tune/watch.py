@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from hdam.pipelines.errors import first_line
 from hdam.platform.failures import cause_of, describe
-from hdam.platform.runs import is_held
+from hdam.platform.locks import is_held
 from hdam.platform.tune.plan import SweepPlan
 from hdam.platform.tune.points import Told, point_at
 from hdam.platform.tune.records import ENDED, Ledger, TrialRecord, number_in

@@ -14,7 +14,7 @@ from torch import Tensor
 from hdam.models.lpips_weights import read_lpips, read_vgg16
 from hdam.models.weights import WeightsError, check_network, read_tensors
 from hdam.pipelines.errors import InputError, first_line
-from hdam.platform.runs import locked
+from hdam.platform.locks import locked
 from hdam.platform.tracking import masked
 from hdam.platform.weights.download import OnBytes, fetch
 from hdam.platform.weights.files import SOURCES, Source, find_weights, weights_dir

@@ -29,8 +29,8 @@ from hdam.platform.checkpoints import (
     sound_checkpoints,
     step_of,
 )
-from hdam.platform.holds import is_holder
-from hdam.platform.store import Place, StoreError, patiently
+from hdam.platform.sharing.holds import is_holder
+from hdam.platform.sharing.store import Place, StoreError, patiently
 
 LOG = logging.getLogger("hdam")
 

@@ -1,6 +1,6 @@
 """Who works on a folder of the shared store: a small file there that its holder renews, and that others look at.
 
-A lock of the operating system, `runs.locked`, keeps apart the processes that share a disk. Between machines that share
+A lock of the operating system, `locks.locked`, keeps apart the processes that share a disk. Between machines that share
 nothing but the store, a hold does: `.hold.json` in the folder's place, with the attempt and a beat that goes up every
 few seconds. No clocks are compared: a hold whose beat stands still for a minute belongs to a driver that is gone.
 
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from hdam.pipelines.errors import InputError
-from hdam.platform.store import Place, StoreError, patiently
+from hdam.platform.sharing.store import Place, StoreError, patiently
 from hdam.platform.tracking import results_dir
 
 LOG = logging.getLogger("hdam")

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from hdam.platform.cli_evaluate import PROTOCOLS, GpusPerWorker, WorkerCount
+from hdam.platform.commands.evaluate import PROTOCOLS, GpusPerWorker, WorkerCount
 from hdam.platform.reports import counting
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hdam.pipelines.errors import InputError
-from hdam.platform.store import Place, StoreError, patiently
+from hdam.platform.sharing.store import Place, StoreError, patiently
 from hdam.platform.tracking import results_dir
 
 FILES_DIR = "files"

@@ -7,12 +7,13 @@ import contextlib
 import logging
 from pathlib import Path
 
+from hdam.platform.locks import holding
 from hdam.platform.outbox import UNSENT_NAME
-from hdam.platform.runs import PROGRESS_NAME, RECORD_NAMES, StageRecord, holding, read_record, write_record
-from hdam.platform.shared_checkpoints import share_checkpoints
-from hdam.platform.shared_files import fetch_files, share_files
+from hdam.platform.runs import PROGRESS_NAME, RECORD_NAMES, StageRecord, read_record, write_record
+from hdam.platform.sharing.checkpoints import share_checkpoints
+from hdam.platform.sharing.files import fetch_files, share_files
+from hdam.platform.sharing.store import patiently, place_of
 from hdam.platform.stage_training import INITIAL_NAME
-from hdam.platform.store import patiently, place_of
 
 LOG = logging.getLogger("hdam")
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from hdam.platform.store import SECONDS_OF_PATIENCE, again_and_again
+from hdam.platform.sharing.store import SECONDS_OF_PATIENCE, again_and_again
 
 
 class Uploader:
