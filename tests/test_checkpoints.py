@@ -20,8 +20,8 @@ from hdam.platform.checkpoints import (
     step_of,
     write_checkpoint,
 )
-from hdam.platform.locks import is_current, is_held, locked
-from hdam.platform.runs import SECONDS_OF_PATIENCE, RunRecord, find_run, read_record, write_record
+from hdam.platform.locks import SECONDS_OF_PATIENCE, is_current, is_held, locked
+from hdam.platform.runs import RunRecord, find_run, read_record, write_record
 
 
 def test_the_newest_are_kept_and_read_back(tmp_path):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from hdam.experiments.experiment import ResourceConfig
 from hdam.pipelines.errors import InputError
-from hdam.platform import cluster
+from hdam.platform import cluster, locks
 from hdam.platform.checkpoints import write_checkpoint
 from hdam.platform.cli import app
 from hdam.platform.locks import locked
