@@ -61,6 +61,22 @@ def test_a_hold_that_stood_still_is_not_looked_at_for_another_minute(shared, dis
     assert is_alive(place, hold._replace(beat=8)), "the hold there is another one"
 
 
+def test_a_process_that_is_gone_from_one_place_is_not_waited_for_long_in_the_next(shared, disks, monkeypatch):
+    gone = holds.Hold("one", "another disk", "a-host", 7, "a process")
+    places = [shared.folder(name) for name in ("one", "two", "three")]
+    for place in places:
+        holds._write(place, gone._replace(attempt=place.address))
+    monkeypatch.setattr(holds, "SECONDS_TO_SETTLE", 0.05)
+    monkeypatch.setattr(holds, "SECONDS_TO_STALE", 0.3)
+    assert not is_alive(places[0], gone._replace(attempt=places[0].address))
+    monkeypatch.setattr(holds, "SECONDS_TO_STALE", 1e9)
+    monkeypatch.setattr(holds, "SECONDS_TO_WAKE", 0.3)
+    assert not is_alive(places[1], gone._replace(attempt=places[1].address))
+    woken = gone._replace(attempt=places[2].address)
+    holds._write(places[2], woken._replace(beat=8))
+    assert is_alive(places[2], woken), "it has woken up"
+
+
 def test_the_status_looks_at_all_that_another_machine_holds_at_once(
     shared, disks, dataset, monkeypatch, tmp_path, caplog
 ):

@@ -31,7 +31,10 @@ SECONDS_TO_SETTLE = 1.0
 """Between writing a hold and looking whether another one has taken its place."""
 SECONDS_PER_BEAT = 5.0
 SECONDS_TO_STALE = 60.0
+SECONDS_TO_WAKE = 12.5
+"""In which the other holds of a process have to stand still as well, once one of them did for `SECONDS_TO_STALE`."""
 
+PROCESS = uuid.uuid4().hex
 _stale: "set[Hold]" = set()
 """Holds that this process has seen stand still."""
 
@@ -45,6 +48,8 @@ class Hold(NamedTuple):
     host: str
     """For messages."""
     beat: int
+    process: str = ""
+    """Of the holder, which may hold other places too."""
 
 
 def read_hold(place: Place) -> Hold | None:
@@ -78,11 +83,13 @@ def is_alive(place: Place, hold: Hold) -> bool:
     """Whether a hold is renewed: its driver is gone where it is not for a minute. Raises StoreError.
 
     Where it was let go, nobody is alive; where another driver has it now, that one is. A hold is judged once: one that
-    stood still for a minute, and still does, is not looked at for another.
+    stood still for a minute, and still does, is not looked at for another, and the next one of the same process only
+    to see whether that has woken up.
     """
     if hold in _stale:
         return False
-    give_up = time.monotonic() + SECONDS_TO_STALE
+    is_suspect = bool(hold.process) and any(known.process == hold.process for known in _stale)
+    give_up = time.monotonic() + (SECONDS_TO_WAKE if is_suspect else SECONDS_TO_STALE)
     while time.monotonic() < give_up:
         time.sleep(SECONDS_TO_SETTLE)
         if (now := patiently(lambda: read_hold(place))) != hold:
@@ -98,7 +105,7 @@ def held(place: Place, attempt: str, *, is_waiting: bool) -> Iterator[None]:
     Where another machine holds it, it is waited for if `is_waiting`; else InputError is raised. Raises StoreError where
     the store is away for minutes.
     """
-    hold = Hold(attempt, disk_name(), socket.gethostname(), 0)
+    hold = Hold(attempt, disk_name(), socket.gethostname(), 0, PROCESS)
     is_mine = False
     while not is_mine:
         left = _wait(place, is_waiting=is_waiting)
