@@ -1,11 +1,14 @@
 """What `hdam submit` sends, what it refuses, and what it keeps to itself: all that needs no cluster."""
 
+import io
 import os
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
+from ray.job_submission import JobDetails
+from rich.console import Console
 from small_sweep import write_sweep
 from small_training import small_training
 
@@ -15,6 +18,7 @@ from hdam.pipelines.errors import InputError
 from hdam.platform.cli import app
 from hdam.platform.jobs.order import SENT_DIR, read_order, slug
 from hdam.platform.jobs.settings import job_settings
+from hdam.platform.jobs.show import entrypoint_of, show_jobs
 from hdam.platform.jobs.view import View
 from hdam.platform.tracking import results_dir
 
@@ -224,3 +228,14 @@ def test_a_job_without_a_place_for_results_says_so(monkeypatch):
     monkeypatch.setenv("HDAM_JOB", "train-faces-abc")
     with pytest.raises(InputError, match="HDAM_RESULTS is not set, and a job's own folder goes when it ends"):
         results_dir()
+
+
+def test_names_of_jobs_are_listed_whole_on_narrow_screens():
+    name, out = "compare-hdam-puppets-1-hdam-puppets-2-63efb1", io.StringIO()
+    entrypoint = entrypoint_of(["compare", "models:/hdam-puppets/1", "models:/hdam-puppets/2"])
+    job = JobDetails(
+        submission_id=name, type="SUBMISSION", status="SUCCEEDED", entrypoint=entrypoint, start_time=10**12
+    )
+    show_jobs([job], Console(file=out, width=60))
+    (line,) = out.getvalue().splitlines()[1:]
+    assert line.startswith(f"{name}  SUCCEEDED  ") and " hdam compare models:/" in line and line.rstrip()[-1] == "…"

@@ -12,6 +12,10 @@ from hdam.platform.reports import plain_table
 
 ENTRYPOINT = "exec python -m hdam.platform.cli "
 """What runs a command, from the folder that was sent."""
+PADDING = 2
+"""Between two columns."""
+COMMAND_WIDTH = 24
+"""As much of a command as is shown in any case."""
 
 
 def entrypoint_of(words: Sequence[str]) -> str:
@@ -24,12 +28,18 @@ def show_jobs(jobs: Sequence[JobDetails], console: Console) -> None:
     if not jobs:
         console.print("No job was submitted to this cluster.")
         return
-    table = plain_table("Job", "Status", "Began", "Took", "Command", right=("Took",), whole=("Job", "Status", "Began"))
-    for job in jobs:
-        began, took = _times(job)
-        command = job.entrypoint.replace(ENTRYPOINT, "hdam ", 1)
-        table.add_row(*map(Text, (job.submission_id or "", job.status.value, began, took, command)))
-    console.print(table)
+    columns = ("Job", "Status", "Began", "Took")
+    rows = [(job.submission_id or "", job.status.value, *_times(job)) for job in jobs]
+    # Names are there to be copied, however narrow the screen; a command takes what is left, and lines may be longer.
+    taken = sum(max(map(len, cells)) + PADDING for cells in zip(columns, *rows, strict=True))
+    room = max(console.width - taken, COMMAND_WIDTH)
+    table = plain_table(*columns, "Command", right=("Took",), whole=(*columns, "Command"))
+    table.width = taken + room
+    for job, row in zip(jobs, rows, strict=True):
+        command = Text(job.entrypoint.replace(ENTRYPOINT, "hdam ", 1))
+        command.truncate(room, overflow="ellipsis")
+        table.add_row(*map(Text, row), command)
+    console.print(table, crop=False)
 
 
 def how_to_return(job: str, *, options: str) -> str:
