@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 READY := .venv/.ready
 ROOMS := platform models pipelines experiments
 
-.PHONY: setup quickstart detectors test test-faults test-sweeps test-cluster check typing wheel-test clean
+.PHONY: setup quickstart detectors test test-whole test-faults test-sweeps test-cluster check typing wheel-test clean
 
 setup: $(READY)
 
@@ -27,7 +27,11 @@ detectors: $(READY)
 	$(BIN)/hdam detectors get body
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not faults and not sweeps and not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not whole and not faults and not sweeps and not cluster"
+
+# Whole trainings with an AVD network, sweeps, comparisons and benchmarks; some minutes.
+test-whole: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m whole
 
 # Killed processes, signals, full disks, truncated files and stopped servers in the middle of whole trainings.
 test-faults: $(READY)

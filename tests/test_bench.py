@@ -26,6 +26,7 @@ def contest(tmp_path_factory):
     return prepare_contest(SETTINGS, tmp_path_factory.mktemp("cache"))
 
 
+@pytest.mark.whole
 def test_one_run_tells_what_every_contender_costs(tmp_path, monkeypatch):
     monkeypatch.setenv("HDAM_RESULTS", str(tmp_path))
     arguments = ["data", "--size", "32", "--clips", "3", "--batch-size", "8", "--pairs", "64", "--rounds", "1"]
@@ -104,6 +105,7 @@ def test_clips_are_split_into_as_many_shards_as_are_asked(tmp_path, contest):
         write_dataset(tmp_path / "more", stored_clips(contest.data.path, copies=5), size=32, num_shards=16)
 
 
+@pytest.mark.whole
 def test_growth_is_measured_against_its_targets(contest, monkeypatch):
     monkeypatch.setattr(scale, "MANY_SHARDS", 20)
     monkeypatch.setattr(scale, "SPLIT_ROWS", 20)

@@ -33,6 +33,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["compare", *arguments])
 
 
+@pytest.mark.whole
 def test_the_command_evaluates_compares_and_logs(squares, folder, results, monkeypatch, ray_session):
     monkeypatch.setenv("HDAM_WEIGHTS", str(results / "none"))
     client, loaded = connect(), small_model()

@@ -28,6 +28,9 @@ CHANGES = {
 WITH_AVD = CHANGES | {"model.has_avd": True, "avd.duration": "12 steps", "avd.milestones": ["10 steps"]}
 
 
+pytestmark = pytest.mark.whole
+
+
 @pytest.fixture(scope="module", autouse=True)
 def results(tmp_path_factory, ray_session):
     with pytest.MonkeyPatch.context() as patch:

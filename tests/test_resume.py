@@ -225,7 +225,7 @@ def kill_after(num_clips, process, dataset):
     process.communicate()
 
 
-@pytest.mark.parametrize(("cpus", "kills"), [("1", [3, 7]), ("2", [6])])
+@pytest.mark.parametrize(("cpus", "kills"), [("1", [3, 7]), pytest.param("2", [6], marks=pytest.mark.whole)])
 def test_killed_and_resumed_it_equals_an_undisturbed_run(many_videos, tmp_path, cpus, kills):
     prepare(many_videos, tmp_path / "whole", options=PrepareOptions(size=64), name="data")
     data = tmp_path / "data"

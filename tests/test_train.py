@@ -57,6 +57,7 @@ def train_by_hand(dataset, run_dir, *, on_message=None, changes=None):
             prepared.plan,
             run_dir=run_dir,
             attempt=attempt,
+            lineage="by hand",
             last_step=prepared.num_steps(prepared.trained),
             held_out_split="test",
             on_message=listen,

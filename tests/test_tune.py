@@ -19,6 +19,9 @@ SWEEP = {"search": {BLOCKS: {"grid": [2, 6]}}, "changes": {"procedure": "scratch
 """Frames of 32 pixels are too small for six blocks: the second trial fails."""
 
 
+pytestmark = pytest.mark.whole
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory, ray_session):
     with pytest.MonkeyPatch.context() as patch:
