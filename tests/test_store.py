@@ -1,5 +1,6 @@
 """The shared store: what one disk has uploaded, another one finds; whole, in time, and from one writer at a time."""
 
+import json
 import os
 import threading
 
@@ -44,6 +45,25 @@ def test_files_come_and_go_whole(place, tmp_path):
     place.remove("b")
     place.remove("b")
     assert place.names() == []
+
+
+def test_what_is_read_while_it_is_written_is_one_of_its_versions(place):
+    versions = [json.dumps({"beat": "9" * length}).encode() for length in (1, 900, 30)]
+    place.write("beat", versions[0])
+    is_over = threading.Event()
+
+    def write():
+        while not is_over.is_set():
+            for version in versions:
+                place.write("beat", version)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert {place.read("beat") for _ in range(150)} <= set(versions)
+    finally:
+        is_over.set()
+        writer.join()
 
 
 def test_without_a_store_there_is_no_place(results, monkeypatch):

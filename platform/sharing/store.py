@@ -70,12 +70,12 @@ class Place:
             return is_folder
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None where it is absent."""
-        with self._asking() as (filesystem, path), contextlib.suppress(FileNotFoundError):
-            with filesystem.open_input_stream(f"{path}/{name}") as file:
-                content: bytes = file.read()
-            return content
+        """The content of a file, as it was at one moment; None where it is absent."""
         with self._asking() as (filesystem, path):
+            while (content := _read(filesystem, f"{path}/{name}")) is not None:
+                # Arrow asks for the length first, and cuts off at it what was written in between.
+                if is_local(filesystem) or filesystem.get_file_info(f"{path}/{name}").size in (len(content), None):
+                    return content
             self._check_bucket(filesystem, path)
         return None
 
@@ -154,6 +154,13 @@ class Place:
             bucket = path.partition("/")[0]
             if filesystem.get_file_info(bucket).type == fs.FileType.NotFound:
                 raise OSError(f"NO_SUCH_BUCKET {bucket}")
+
+
+def _read(filesystem: fs.FileSystem, path: str) -> bytes | None:
+    with contextlib.suppress(FileNotFoundError), filesystem.open_input_stream(path) as file:
+        content: bytes = file.read()
+        return content
+    return None
 
 
 def _is_of_this_disk(error: Exception) -> bool:
