@@ -20,6 +20,7 @@ from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from hdam.experiments.experiment import ResourceConfig
+from hdam.platform.cluster import Machine
 from hdam.platform.failures import TrainingError
 from hdam.platform.messages import Joined, Lost, Waiting
 from hdam.platform.sharing.checkpoints import stored_step
@@ -170,7 +171,7 @@ class WorkerPolicy(ScalingPolicy):
         now = time.monotonic()
         if now >= self._next_reminder:
             self._next_reminder = now + REMIND_SECONDS
-            self._mailbox.post.remote(Waiting(needs=needs_of(self._resources), has=has_of(rooms), seconds=left))
+            self._mailbox.post.remote(Waiting(needs=needs_of(self._resources), has=str(has_of(rooms)), seconds=left))
 
     def _reason(self, rooms: Sequence[Room], *, is_room: bool) -> str:
         """Why it is not waited any longer."""
@@ -218,13 +219,9 @@ def needs_of(resources: ResourceConfig) -> str:
     return f"{count} worker{'s' * (count > 1)} of {kinds} each, and {_amount(resources.data_cpus, 'CPU')} for the data"
 
 
-def has_of(rooms: Sequence[Room]) -> str:
-    """What there is on all nodes together, as it is said to a person."""
-    return " and ".join(
-        _amount(total, kind)
-        for kind in ("CPU", "GPU")
-        if (total := sum(room.get(kind, 0) for room in rooms)) or kind == "CPU"
-    )
+def has_of(rooms: Sequence[Room]) -> Machine:
+    """What there is on all nodes together."""
+    return Machine(*(sum(room.get(kind, 0) for room in rooms) for kind in ("CPU", "GPU")))
 
 
 def _amount(amount: float, kind: str) -> str:

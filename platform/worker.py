@@ -66,7 +66,7 @@ def run_worker(settings: Mapping[str, Any]) -> None:
     for file in task.files:
         file.fetch()
     trainer = make_trainer(experiment, task)
-    if newest := _find_newest(task):
+    if newest := _find_newest(task, keep=experiment.log.keep_checkpoints):
         trainer.load_state_dict(read_checkpoint(newest))
     held_out = open_held_out(experiment.data.path, task.held_out_split) if _rank() == 0 else None
     Worker(task, experiment, trainer, held_out).run()
@@ -88,7 +88,8 @@ class Worker:
         self._uploader: Uploader | None = None
         """On the first worker alone, where there is a store."""
         if held_out is not None and task.place is not None:
-            self._uploader = Uploader(functools.partial(_share, task, task.place), tell=self._warn)
+            keep = experiment.log.keep_checkpoints
+            self._uploader = Uploader(functools.partial(_share, task, task.place, keep=keep), tell=self._warn)
 
     def run(self) -> None:
         """Until the last step, or until the driver asks to stop; then all checkpoints are in the store."""
@@ -181,12 +182,12 @@ class Worker:
             self._post(message)
 
 
-def _find_newest(task: Task) -> Path | None:
+def _find_newest(task: Task, *, keep: int) -> Path | None:
     """The checkpoint that all workers go on from, on this node's disk."""
     run_dir, place, newest = Path(task.run_dir), task.place, None
     if place is not None:
         if ray.train.get_context().get_local_rank() == 0:  # what an earlier attempt on this node could not upload
-            patiently(lambda: _share(task, place))
+            patiently(lambda: _share(task, place, keep=keep))
         barrier()
     if _rank() == 0:
         newest = fetch_newest(run_dir, place, attempt=task.attempt)
@@ -194,9 +195,8 @@ def _find_newest(task: Task) -> Path | None:
     return None if newest is None else brought(newest, place)
 
 
-def _share(task: Task, place: Place) -> None:
+def _share(task: Task, place: Place, *, keep: int) -> None:
     """Upload what the store has not got of this node's checkpoints."""
-    keep = Experiment.model_validate(task.experiment).log.keep_checkpoints
     share_checkpoints(Path(task.run_dir), place, attempt=task.attempt, lineage=task.lineage, keep=keep)
 
 

@@ -34,7 +34,6 @@ from hdam.platform.sharing.store import Place, StoreError, patiently
 
 LOG = logging.getLogger("hdam")
 
-
 TRIES = 2
 """For a checkpoint that arrives damaged: the way may have done it."""
 SET_ASIDE_DIR = "set_aside"
@@ -89,9 +88,9 @@ def fetch_checkpoint(run_dir: Path, place: Place, name: str) -> Path | None:
     """
     folder = run_dir / name
     seal = patiently(lambda: _read_seal(place, name))
-    if seal is None or _is_same(folder, seal):
-        return folder if seal else None
-    if any(_download(folder, place, seal) for _ in range(TRIES)):
+    if seal is None:
+        return None
+    if _is_same(folder, seal) or any(_download(folder, place, seal) for _ in range(TRIES)):
         return folder
     LOG.warning("checkpoint %s/%s is damaged; going back to the one before", place.address, name)
     return None
